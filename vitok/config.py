@@ -1,0 +1,297 @@
+"""The config of a run: its fields, how it is read, and what is refused.
+
+A config is an `ml_collections.ConfigDict`. `default()` names every field with
+its type; a config file's `get_config(arg)` starts from it; `--config.a.b=v` on
+the command line and an experiment's overrides both go through `override`.
+`vitok.validation.check` then refuses impossible values. All of this happens
+before a device is touched: neither module imports JAX.
+"""
+
+import ast
+import importlib.util
+import json
+import pathlib
+
+import ml_collections
+
+from vitok import errors
+
+
+def default():
+  """Every field of a config, with the paper's stage-1 value where it has one.
+
+  Returns:
+    A locked `ConfigDict`. Units: lengths in pixels and frames, cadences in
+    steps, `warmup` as a fraction of `total_steps`, weights as plain factors.
+  """
+  tower = dict(width=0, depth=0, heads=0, mlp_ratio=0.0)  # 0: as the name says.
+  return ml_collections.ConfigDict(dict(
+      seed=0,
+      task='reconstruction',
+      total_steps=100_000,
+      batch_size=1024,
+      ema_decay=0.0,  # 0: no moving average.
+      init_from='',  # A workdir to start from; '' starts from random values.
+      init_subtree='',  # '' or a path below the parameters: 'encoder'.
+      model=dict(
+          name='S-B/16',
+          encoder=dict(tower),
+          decoder=dict(tower),
+          mlp='swiglu',
+          norm='layernorm',
+          positions='rope2d',
+          bottleneck='gaussian',
+          attention='xla',
+          scan=True,
+          remat='none',
+          dtype='float32',
+      ),
+      loss=dict(
+          pixel='l2',
+          kl_weight=1e-3,
+          kl_reduction='mean',  # 'sum': a constant price per nat.
+      ),
+      data=dict(
+          sources=('photographs',),
+          weights=(),  # One per source; (): equal.
+          split='train',
+          resolution=256,
+          frames=1,
+          crop='random_resized',
+          crop_scale=(0.8, 1.0),
+          crop_ratio=(0.75, 4 / 3),
+          flip=True,
+          filter='bilinear',
+          skip_unreadable=False,
+          workers=0,  # Processes that read and augment; 0: threads only.
+          prefetch=2,  # Batches kept ready on the device.
+      ),
+      evaluation=dict(
+          every=5_000,  # 0: at the first and the last step only.
+          source='',  # '': the first training source.
+          split='test',
+          batch_size=256,
+          count=0,  # 0: the whole split.
+          crop='center',
+          filter='bilinear',
+          grid=8,  # Images kept with their reconstruction.
+      ),
+      optimizer=dict(
+          learning_rate=1e-4,  # At `reference_batch` images.
+          reference_batch=256,  # Peak = rate * batch / this; 0: no scaling.
+          min_learning_rate=1e-5,
+          schedule='cosine',
+          warmup=0.03,
+          b1=0.9,
+          b2=0.95,
+          weight_decay=1e-4,
+          clip=1.0,  # Global norm; 0: none.
+          accumulate=1,  # Micro-batches per step.
+          # Of dicts: match, learning_rate, weight_decay, frozen, layer_decay.
+          groups=(),
+      ),
+      mesh=dict(replica=-1, fsdp=1, tensor=1),  # -1: the devices that remain.
+      sharding=dict(
+          # Logical axis of a parameter -> mesh axis.
+          rules=(('embed', 'fsdp'), ('mlp', 'tensor'), ('heads', 'tensor')),
+          fsdp_min_size=2**16,  # Smaller parameters stay whole, in numbers.
+      ),
+      checkpoint=dict(every=1_000, keep=2, keep_every=0),
+      logging=dict(every=50, tensorboard=True),
+      profile=dict(first=0, steps=0),  # A trace of `steps` steps; 0: none.
+  )).lock()
+
+
+# What may differ between two sessions of the same run. Every other field must
+# be equal to resume; `total_steps` may grow if the user asks for it.
+MAY_DIFFER = (
+    'mesh', 'sharding', 'logging', 'profile', 'checkpoint',
+    'data.workers', 'data.prefetch', 'init_from', 'init_subtree',
+)
+
+
+def flatten(config, prefix=''):
+  """{'model.name': 'S-B/16', ...}: the leaves of a config by dotted key."""
+  leaves = {}
+  for key, value in config.items():
+    if isinstance(value, (dict, ml_collections.ConfigDict)):
+      leaves.update(flatten(value, f'{prefix}{key}.'))
+    else:
+      leaves[prefix + key] = value
+  return leaves
+
+
+def override(config, changes):
+  """Sets dotted keys of a config, each with the type that its field has.
+
+  Args:
+    config: a config as `default()` shapes it; changed in place.
+    changes: {dotted key: value}. A string for a field of another type is read
+      as a Python literal, as the command line gives it.
+
+  Returns:
+    `config`.
+
+  Raises:
+    errors.InputError: an unknown key (with the nearest one), a group of fields
+      where one is meant, or a value of the wrong type.
+  """
+  for key, value in changes.items():
+    known = flatten(config)
+    if key not in known:
+      if any(other.startswith(key + '.') for other in known):
+        raise errors.InputError(f'config.{key}', None,
+                                'is a group of fields, not a field',
+                                next(f'config.{other}' for other in known
+                                     if other.startswith(key + '.')))
+      raise errors.InputError(f'config.{key}', None, 'no such field',
+                              f'config.{_nearest_key(key, known)}')
+    *groups, field = key.split('.')
+    node = config
+    for group in groups:
+      node = node[group]
+    node[field] = _typed(f'config.{key}', value, known[key])
+  return config
+
+
+def load(spec):
+  """Reads a config file: `configs/vitok.py` or `configs/vitok.py:S-B/16`.
+
+  Args:
+    spec: path of a Python file that defines `get_config(arg)`, and after a
+      colon the argument that it takes.
+
+  Returns:
+    The `ConfigDict` that `get_config` returns, locked.
+
+  Raises:
+    errors.InputError: no such file, a file that fails, or no `get_config`.
+  """
+  path, _, arg = spec.partition(':')
+  module = load_module(path, '--config')
+  if not hasattr(module, 'get_config'):
+    raise errors.InputError('--config', path, 'defines no get_config(arg)')
+  config = module.get_config(*([arg] if arg else []))
+  expected, actual = set(flatten(default())), set(flatten(config))
+  if expected != actual:
+    odd = sorted(expected ^ actual)[0]
+    raise errors.InputError('--config', path,
+                            f'has other fields than a config: {odd}',
+                            _nearest_key(odd, expected))
+  return config.lock()
+
+
+def load_module(path, key):
+  """Runs a Python file that the user named; `key` is the flag to blame."""
+  path = pathlib.Path(path)
+  if not path.is_file():
+    folder = path.parent if path.parent.is_dir() else pathlib.Path('.')
+    near = errors.nearest(path.name, sorted(
+        f.name for f in folder.glob('*.py')))
+    raise errors.InputError(key, str(path), 'no such file',
+                            near and str(folder / near))
+  spec = importlib.util.spec_from_file_location(
+      f'vitok_user_{path.stem}', path)
+  if spec is None:
+    raise errors.InputError(key, str(path), 'is not a Python file')
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except errors.InputError:
+    raise
+  except Exception as error:  # Whatever the user's file does wrong.
+    raise errors.InputError(
+        key, str(path), f'fails: {type(error).__name__}: {error}') from error
+  return module
+
+
+def to_json(config):
+  """The resolved config as text: one field a line, keys sorted."""
+  return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def from_json(text, key='config.json'):
+  """The config that `to_json` wrote; `key` names the file if it is unfit."""
+  try:
+    stored = json.loads(text)
+    return override(default(), flatten(stored))
+  except errors.InputError as error:
+    raise errors.InputError(
+        key, None, f'was written by another version: {error}') from error
+  except (ValueError, AttributeError) as error:
+    raise errors.InputError(key, None, f'is not a config: {error}') from error
+
+
+def difference(old, new):
+  """Fields in which two sessions of one run differ but must not.
+
+  Returns:
+    {dotted key: (old value, new value)}, without `MAY_DIFFER`.
+  """
+  old, new = flatten(old), flatten(new)
+  return {
+      key: (old.get(key), new.get(key)) for key in sorted(old | new)
+      if old.get(key) != new.get(key)
+      and not any(key == may or key.startswith(may + '.')
+                  for may in MAY_DIFFER)
+  }
+
+
+def split_flags(arguments):
+  """Splits a command line into overrides and the rest.
+
+  `--config.a.b=v` and `--config.a.b v` are overrides.
+
+  Returns:
+    ({dotted key: text}, the other arguments in their order).
+  """
+  changes, rest, waiting = {}, [], None
+  for argument in arguments:
+    if waiting is not None:
+      changes[waiting], waiting = argument, None
+    elif argument.startswith('--config.'):
+      key, equals, value = argument.removeprefix('--config.').partition('=')
+      if equals:
+        changes[key] = value
+      else:
+        waiting = key
+    else:
+      rest.append(argument)
+  if waiting is not None:
+    raise errors.InputError(f'--config.{waiting}', None, 'has no value')
+  return changes, rest
+
+
+def _nearest_key(key, known):
+  """Nearest dotted key: the same last part, its initials (lr), then likeness."""
+  def last(dotted):
+    return dotted.rsplit('.', 1)[-1]
+  same = [other for other in known if last(other) == last(key)]
+  initials = [other for other in known if last(key) == ''.join(
+      word[0] for word in last(other).split('_'))]
+  return errors.nearest(key, same or initials or list(known))
+
+
+def _typed(key, value, like):
+  """`value` with the type of the field's present value, or a refusal."""
+  kind = type(like)
+  if isinstance(value, str) and kind is not str:
+    try:
+      value = ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+      if kind is not tuple:  # A bare word is a tuple of one string.
+        raise errors.InputError(
+            key, value, f'is not of type {kind.__name__}', repr(like)
+        ) from None
+  if kind is tuple:
+    if isinstance(value, (list, tuple)):
+      return tuple(tuple(v) if isinstance(v, list) else v for v in value)
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+      return (value,)
+  if kind is float and type(value) is int:
+    return float(value)
+  if type(value) is not kind:
+    raise errors.InputError(
+        key, value, f'is of type {type(value).__name__}, not {kind.__name__}',
+        repr(like))
+  return value
