@@ -1,0 +1,116 @@
+"""Names of models: one grammar, read and printed in one place."""
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+
+import pytest
+
+from vitok import config as config_lib
+from vitok import errors, sizes
+
+
+def test_the_papers_names_mean_the_papers_sizes():
+  size = sizes.parse('S-L/16')
+  assert size.encoder == sizes.Tower(768, 6, 12)
+  assert size.decoder == sizes.Tower(1152, 24, 16)
+  assert (size.tubelet, size.patch, size.channels) == (1, 16, 16)
+  assert size.encoder.head_dim == 64 and size.decoder.head_dim == 72
+
+
+def test_two_numbers_are_tubelet_and_patch_three_add_channels():
+  assert sizes.parse('S-B/4x16') == dataclasses.replace(
+      sizes.parse('S-B/16'), tubelet=4)
+  assert sizes.parse('S-B/1x16x64') == dataclasses.replace(
+      sizes.parse('S-B/16'), channels=64)
+
+
+@pytest.mark.parametrize('written, printed', [
+    ('S-B/16', 'S-B/16'), ('L-L/8', 'L-L/8'), ('S-B/4x16', 'S-B/4x16'),
+    ('S-B/1x16x64', 'S-B/1x16x64'), ('S-B/1x16', 'S-B/16'),
+    ('S-B/1x16x16', 'S-B/16'), ('S-B/4x16x16', 'S-B/4x16'),
+    ('Bd6-Sd12/16', 'S-B/16'), ('Bd3-Bm2.0/16', 'Sd3-Bm2/16'),
+    ('Nw96-A/4', 'F-A/4'), ('Fw144d1-A/4', 'Aw144-A/4'),
+])
+def test_canonical_name_is_the_shortest(written, printed):
+  assert str(sizes.parse(written)) == printed
+
+
+def test_every_size_round_trips():
+  towers = list(sizes.TOWERS.values())
+  towers += [sizes.Tower(144, 3, 9), sizes.Tower(768, 6, 12, 2.5),
+             sizes.Tower(64, 1, 1, 0.125)]
+  for encoder, decoder, q, p, c in itertools.product(
+      towers, towers, (1, 4), (1, 16), (1, 16, 64)):
+    size = sizes.Size(encoder, decoder, q, p, c)
+    assert sizes.parse(sizes.name(size)) == size
+
+
+def test_grid_tokens_and_code_size():
+  image, video = sizes.parse('S-B/16'), sizes.parse('S-B/4x8')
+  assert image.grid(1, 256) == (1, 16, 16)
+  assert image.tokens(1, 512) == 1024
+  assert image.code_floats(1, 256) == 4096
+  assert image.patch_dim == 768
+  assert video.grid(16, 128) == (4, 16, 16)
+  assert video.patch_dim == 3 * 4 * 64
+
+
+@pytest.mark.parametrize('name, frames, resolution, key, nearest', [
+    ('S-B/16', 1, 250, 'data.resolution', 256),
+    ('S-B/16', 1, 0, 'data.resolution', 16),
+    ('S-B/4x16', 1, 256, 'data.frames', 4),
+    ('S-B/4x16', 18, 256, 'data.frames', 16),
+])
+def test_patch_and_tubelet_must_divide(name, frames, resolution, key, nearest):
+  with pytest.raises(errors.InputError) as caught:
+    sizes.parse(name).grid(frames, resolution)
+  assert (caught.value.key, caught.value.nearest) == (key, nearest)
+
+
+def test_swiglu_costs_what_gelu_costs():
+  assert sizes.TOWERS['B'].hidden('swiglu') == 2048
+  assert sizes.TOWERS['L'].hidden('swiglu') == 3072
+  assert sizes.TOWERS['B'].hidden('gelu') == 3072
+  assert sizes.Tower(64, 1, 1).hidden('swiglu') == 176  # 170.7 rounded.
+
+
+@pytest.mark.parametrize('name, nearest', [
+    ('S-B', 'S-B/8'), ('s-b/16', None), ('S-Z/16', 'S-T/16'), ('', None),
+    ('S-B/0', 'S-B/1'), ('S-B/1x16x0', 'S-B/1x16x1'), ('S-B/0x16', 'S-B/16'),
+    ('S-B/16x', None), ('S-B/16 ', 'S-B/16'), ('Bh5-B/16', '4 heads'),
+    ('Bd0-B/16', None), ('S-B/1x2x3x4', None), (None, None),
+])
+def test_a_wrong_name_is_refused_with_a_right_one(name, nearest):
+  with pytest.raises(errors.InputError) as caught:
+    sizes.parse(name)
+  assert caught.value.key == 'model.name'
+  if nearest:
+    assert caught.value.nearest == nearest
+  assert '\n' not in str(caught.value)
+
+
+def test_config_overrides_the_name():
+  model = config_lib.default().model
+  assert sizes.from_config(model) == sizes.parse('S-B/16')
+  model.encoder.depth = 3
+  model.decoder.mlp_ratio = 2.0
+  size = sizes.from_config(model)
+  assert str(size) == 'Sd3-Bm2/16'
+  assert size.encoder == sizes.Tower(768, 3, 12)
+
+
+def test_an_impossible_override_names_its_key():
+  model = config_lib.default().model
+  model.decoder.heads = 7
+  with pytest.raises(errors.InputError, match='model.decoder.heads=7'):
+    sizes.from_config(model)
+  model.decoder.heads = -1
+  with pytest.raises(errors.InputError, match='negative'):
+    sizes.from_config(model)
+
+
+def test_sizes_import_no_jax():
+  code = 'import sys, vitok.sizes; sys.exit("jax" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code]).returncode == 0

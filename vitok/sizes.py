@@ -1,0 +1,220 @@
+"""Names of auto-encoders and what they stand for: `S-B/4x16` <-> dimensions.
+
+This is the only place that parses or prints a model's name. A name is
+`ENCODER-DECODER/PATCH`, where PATCH is one of
+
+  p      patch of p x p pixels of one frame, 16 channels a token (`S-B/16`)
+  qxp    tubelet of q frames of p x p pixels (`S-B/4x16`)
+  qxpxc  the same with c channels a token (`S-B/1x16x64`)
+
+so that two numbers are always tubelet x patch. S, B and L are the paper's
+(arXiv 2501.09755, table 1); the smaller ones are ours, for a few CPU cores:
+
+  letter       width  blocks  heads  head dim
+  A  (atto)       96       1      3        32
+  F  (femto)      96       2      3        32
+  P  (pico)      192       1      3        64
+  N  (nano)      192       2      3        64
+  T  (tiny)      192       4      3        64
+  M  (mini)      384       6      6        64
+  S  (small)     768       6     12        64
+  B  (base)      768      12     12        64
+  L  (large)    1152      24     16        72
+
+A tower that differs from its letter says how: `w` width, `d` blocks, `h`
+heads, `m` MLP ratio, in this order. `Bd3-Bm2/16` is a B encoder of three
+blocks and a B decoder of MLP ratio 2. Every `Size` has exactly one printed
+name, the shortest, and `parse(name(size)) == size`.
+"""
+
+import dataclasses
+import itertools
+import re
+
+from vitok import errors
+
+
+@dataclasses.dataclass(frozen=True)
+class Tower:
+  """A transformer: `depth` blocks of `width`, `heads` heads, MLP ratio."""
+  width: int
+  depth: int
+  heads: int
+  mlp_ratio: float = 4.0
+
+  @property
+  def head_dim(self) -> int:
+    return self.width // self.heads
+
+  def hidden(self, mlp: str) -> int:
+    """Width inside the MLP.
+
+    A SwiGLU has three matrices where a GELU MLP has two, so 2/3 of the ratio,
+    rounded to a multiple of 16 (at least 16), costs the same: 768 -> 2048.
+    """
+    if mlp == 'gelu':
+      return int(self.mlp_ratio * self.width)
+    return max(16, 16 * int(self.mlp_ratio * 2 * self.width / 48 + 0.5))
+
+
+TOWERS = {
+    'A': Tower(96, 1, 3),
+    'F': Tower(96, 2, 3),
+    'P': Tower(192, 1, 3),
+    'N': Tower(192, 2, 3),
+    'T': Tower(192, 4, 3),
+    'M': Tower(384, 6, 6),
+    'S': Tower(768, 6, 12),
+    'B': Tower(768, 12, 12),
+    'L': Tower(1152, 24, 16),
+}
+CHANNELS = 16  # Of a name that does not say: the paper's default.
+
+_TOWER = r'([A-Z])(?:w(\d+))?(?:d(\d+))?(?:h(\d+))?(?:m(\d+(?:\.\d+)?))?'
+_NAME = re.compile(rf'{_TOWER}-{_TOWER}/(\d+)(?:x(\d+))?(?:x(\d+))?')
+_FIELDS = ('width', 'depth', 'heads', 'mlp_ratio')
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+  """Encoder, decoder, tubelet (frames), patch (pixels), channels (floats)."""
+  encoder: Tower
+  decoder: Tower
+  tubelet: int
+  patch: int
+  channels: int
+
+  def grid(self, frames: int, resolution: int) -> tuple[int, int, int]:
+    """Tokens along time, height and width.
+
+    Args:
+      frames: of a clip; 1 for an image.
+      resolution: height and width in pixels.
+
+    Raises:
+      InputError: the tubelet or the patch does not divide them.
+    """
+    for key, value, unit, what in (
+        ('data.frames', frames, self.tubelet, 'tubelet'),
+        ('data.resolution', resolution, self.patch, 'patch')):
+      if value < 1 or value % unit:
+        raise errors.InputError(
+            key, value, f'is not a positive multiple of the {what} {unit}',
+            max(1, round(value / unit)) * unit)
+    side = resolution // self.patch
+    return frames // self.tubelet, side, side
+
+  def tokens(self, frames: int, resolution: int) -> int:
+    """Length L of the code."""
+    t, h, w = self.grid(frames, resolution)
+    return t * h * w
+
+  def code_floats(self, frames: int, resolution: int) -> int:
+    """Floats of the code, the paper's E = L * c."""
+    return self.tokens(frames, resolution) * self.channels
+
+  @property
+  def patch_dim(self) -> int:
+    """Numbers in one tubelet of RGB pixels."""
+    return 3 * self.tubelet * self.patch**2
+
+  def __str__(self) -> str:
+    return name(self)
+
+
+def parse(name: str, key: str = 'model.name') -> Size:
+  """The `Size` that a name stands for.
+
+  Raises:
+    InputError: not a name, an unknown letter, or an impossible dimension;
+      `key` is what the message says is at fault.
+  """
+  match = _NAME.fullmatch(str(name))
+  letters = (match[1], match[6]) if match else ()
+  if not match or not set(letters) <= set(TOWERS):
+    reason = 'is not ENCODER-DECODER/PATCH' if not match else 'names no tower'
+    known = [f'{e}-{d}/{p}' for e, d, p in itertools.product(
+        TOWERS, TOWERS, ('16', '8', '4x16', '1x16x64'))]
+    raise errors.InputError(
+        key, name, f'{reason} (towers {", ".join(TOWERS)}; patch p, qxp or '
+        'qxpxc)', errors.nearest(name, known))
+  groups = match.groups()
+  towers = (_replace(TOWERS[groups[0]], groups[1:5]),
+            _replace(TOWERS[groups[5]], groups[6:10]))
+  first, second, third = groups[10:]
+  tubelet, patch = (1, first) if second is None else (first, second)
+  size = Size(*towers, int(tubelet), int(patch),
+              CHANNELS if third is None else int(third))
+  return _check(size, key, name)
+
+
+def name(size: Size) -> str:
+  """The shortest name that `parse` reads as `size`."""
+  patch = f'{size.patch}'
+  if size.tubelet != 1 or size.channels != CHANNELS:
+    patch = f'{size.tubelet}x{patch}'
+  if size.channels != CHANNELS:
+    patch = f'{patch}x{size.channels}'
+  return f'{_tower_name(size.encoder)}-{_tower_name(size.decoder)}/{patch}'
+
+
+def from_config(model) -> Size:
+  """The `Size` of `config.model`: its name and what overrides it.
+
+  Args:
+    model: `config.model`, with `name` and, for `encoder` and `decoder`,
+      `width`, `depth`, `heads`, `mlp_ratio`; 0 means as the name says.
+
+  Raises:
+    InputError: as `parse`, with the overriding key where that is at fault.
+  """
+  size = parse(model.name)
+  for side in ('encoder', 'decoder'):
+    changes = [getattr(getattr(model, side), field) for field in _FIELDS]
+    for field, value in zip(_FIELDS, changes, strict=True):
+      if value < 0:
+        raise errors.InputError(f'model.{side}.{field}', value,
+                                'is negative', 0)
+    if any(changes):
+      tower = _replace(getattr(size, side), [c or None for c in changes])
+      size = dataclasses.replace(size, **{side: tower})
+      _check_tower(tower, f'model.{side}.heads', tower.heads)
+  return size
+
+
+def _replace(tower, changes):
+  """`tower` with those of width, depth, heads, ratio that are not None."""
+  return dataclasses.replace(tower, **{
+      field: (float if field == 'mlp_ratio' else int)(value)
+      for field, value in zip(_FIELDS, changes, strict=True)
+      if value is not None})
+
+
+def _tower_name(tower):
+  """Shortest of the letter-and-differences forms; the table breaks ties."""
+  forms = [letter + ''.join(
+      f'{field[0]}{getattr(tower, field)}'.removesuffix('.0')
+      for field in _FIELDS if getattr(tower, field) != getattr(base, field))
+           for letter, base in TOWERS.items()]
+  return min(forms, key=len)
+
+
+def _check(size, key, value):
+  for tower in (size.encoder, size.decoder):
+    _check_tower(tower, key, value)
+  for what in ('tubelet', 'patch', 'channels'):
+    if getattr(size, what) < 1:
+      fixed = dataclasses.replace(size, **{what: 1})
+      raise errors.InputError(key, value, f'has {what} 0', name(fixed))
+  return size
+
+
+def _check_tower(tower, key, value):
+  if min(tower.width, tower.depth, tower.heads) < 1 or tower.mlp_ratio <= 0:
+    raise errors.InputError(key, value, 'has a tower of size 0')
+  if tower.width % tower.heads:
+    divisors = [n for n in range(1, tower.width + 1) if tower.width % n == 0]
+    best = min(divisors, key=lambda n: abs(n - tower.heads))
+    raise errors.InputError(
+        key, value, f'has {tower.heads} heads, which do not divide width '
+        f'{tower.width}', f'{best} heads')
