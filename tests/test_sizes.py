@@ -58,10 +58,10 @@ def test_grid_tokens_and_code_size():
 
 
 @pytest.mark.parametrize('name, frames, resolution, key, nearest', [
-    ('S-B/16', 1, 250, 'data.resolution', 256),
-    ('S-B/16', 1, 0, 'data.resolution', 16),
-    ('S-B/4x16', 1, 256, 'data.frames', 4),
-    ('S-B/4x16', 18, 256, 'data.frames', 16),
+    ('S-B/16', 1, 250, 'config.data.resolution', 256),
+    ('S-B/16', 1, 0, 'config.data.resolution', 16),
+    ('S-B/4x16', 1, 256, 'config.data.frames', 4),
+    ('S-B/4x16', 18, 256, 'config.data.frames', 16),
 ])
 def test_patch_and_tubelet_must_divide(name, frames, resolution, key, nearest):
   with pytest.raises(errors.InputError) as caught:
@@ -85,7 +85,7 @@ def test_swiglu_costs_what_gelu_costs():
 def test_a_wrong_name_is_refused_with_a_right_one(name, nearest):
   with pytest.raises(errors.InputError) as caught:
     sizes.parse(name)
-  assert caught.value.key == 'model.name'
+  assert caught.value.key == 'config.model.name'
   if nearest:
     assert caught.value.nearest == nearest
   assert '\n' not in str(caught.value)
@@ -104,7 +104,7 @@ def test_config_overrides_the_name():
 def test_an_impossible_override_names_its_key():
   model = config_lib.default().model
   model.decoder.heads = 7
-  with pytest.raises(errors.InputError, match='model.decoder.heads=7'):
+  with pytest.raises(errors.InputError, match='config.model.decoder.heads=7'):
     sizes.from_config(model)
   model.decoder.heads = -1
   with pytest.raises(errors.InputError, match='negative'):

@@ -95,8 +95,8 @@ class Size:
       InputError: the tubelet or the patch does not divide them.
     """
     for key, value, unit, what in (
-        ('data.frames', frames, self.tubelet, 'tubelet'),
-        ('data.resolution', resolution, self.patch, 'patch')):
+        ('config.data.frames', frames, self.tubelet, 'tubelet'),
+        ('config.data.resolution', resolution, self.patch, 'patch')):
       if value < 1 or value % unit:
         raise errors.InputError(
             key, value, f'is not a positive multiple of the {what} {unit}',
@@ -122,7 +122,7 @@ class Size:
     return name(self)
 
 
-def parse(name: str, key: str = 'model.name') -> Size:
+def parse(name: str, key: str = 'config.model.name') -> Size:
   """The `Size` that a name stands for.
 
   Raises:
@@ -173,12 +173,12 @@ def from_config(model) -> Size:
     changes = [getattr(getattr(model, side), field) for field in _FIELDS]
     for field, value in zip(_FIELDS, changes, strict=True):
       if value < 0:
-        raise errors.InputError(f'model.{side}.{field}', value,
+        raise errors.InputError(f'config.model.{side}.{field}', value,
                                 'is negative', 0)
     if any(changes):
       tower = _replace(getattr(size, side), [c or None for c in changes])
       size = dataclasses.replace(size, **{side: tower})
-      _check_tower(tower, f'model.{side}.heads', tower.heads)
+      _check_tower(tower, f'config.model.{side}.heads', tower.heads)
   return size
 
 
