@@ -1,0 +1,100 @@
+"""What an experiment claims, and the numbers by which it is judged.
+
+An experiment file holds `CLAIMS`, a tuple of plain dicts; `parse` checks them
+and `fingerprint` hashes them into the report, so that no verdict is edited by
+hand. Fields of a claim (those without a default must be given):
+
+  name        an identifier, unique in the file: 'code_size_suffices'.
+  text        the sentence that is judged, printed as it stands.
+  rule        one of RULES, each a statistic compared with `margin`:
+                'slope_above'   slope of y over log2 x is above `margin`
+                'no_slope'      |slope| is below `margin` (equivalence)
+                'equal_slopes'  the slopes over log2 x[0] and log2 x[1] differ
+                                by less than `margin` (equivalence)
+                'straight'      |coefficient of (log2 x - mean)^2| is below
+                                `margin` (equivalence)
+                'predicts'      the largest error of laws fitted without one
+                                value of `hold_out`, in units of y, is below
+                                `margin`
+  x           a column, or a list of two for 'equal_slopes'.
+  margin      the number; y per doubling of x (dB per doubling).
+  y           'psnr' (dB, default), 'ssim' or 'log2_mse'.
+  adjust      columns whose log2 enters the regression beside x: ().
+  where       {column: value}: the units the claim is about: {} (all).
+  hold_out    column for 'predicts': 'code_floats' or 'patch'.
+  level       coverage of the interval: 0.9.
+  distinct    values of x needed: 4 if x is code_floats, tokens or channels
+              (never fewer), otherwise 3.
+  groups      independent images needed: 2.
+  flagged     largest share of units below their own PCA before the claim is
+              not testable here: 0.5.
+  seed_sd     y's sd between seeds assumed before a run, by `smallest_effect`:
+              0.06; power: 0.8.
+  convergence {'ratio': 3, 'relative': 0.15, 'absolute': 0.0}: where a unit was
+              also trained `ratio` times as long, the slope may move by
+              max(relative * |slope|, absolute).
+  rates       {'values': 3, 'sizes': 'ends'}: learning rates tried, with the
+              best one interior, at the smallest and largest x ('ends') or at
+              every configuration ('all').
+  requires    which checks must be met, else the verdict is undecided:
+              ('complete', 'convergence', 'rates', 'seeds', 'null').
+
+Example:
+
+  CLAIMS = (dict(
+      name='code_size_suffices', rule='equal_slopes', margin=0.25,
+      x=['tokens', 'channels'],
+      text='At equal E = L c, tokens and channels are worth the same.'),)
+
+Verdicts, in the order they are tried: *not testable here* (too few distinct x
+or groups, too many units below their PCA), *undecided* (a required check is
+not met, or the interval lies on both sides of the margin), *holds* (the
+interval lies inside the margin), *does not hold* (outside). An unfinished
+sweep is undecided, not untestable.
+
+What the report reads, all of it below the sweep's workdir:
+
+`sweep.json`
+  experiment    stem of the file: 'bottleneck_scaling'.
+  preset        'cpu'.
+  about         docstring of the experiment file.
+  claims        CLAIMS as they were when the sweep was launched.
+  units         [{'name', 'overrides': {dotted key: value}, 'factors'}].
+
+  `factors` of a unit; every other entry is a column of the table as well:
+    role           'law': enters the fits. 'longer': a law unit trained longer
+                   (convergence). 'rate': another learning rate. 'arm': drawn
+                   as a series of its own, never fitted (a deterministic
+                   bottleneck, a constant price per nat).
+    configuration  label shared by the units that differ only in seed, steps,
+                   learning rate (and arm): 'p8c16'. A 'rate' or 'longer' unit
+                   has the configuration of the law unit it belongs to.
+    arm            name of the series, for role 'arm'.
+
+`price.json`
+  {'device', 'peak_flops', 'efficiency', 'units': [{'unit', 'parameters',
+  'train_flops', 'bytes_per_device', 'hours'}]}; hours of the whole run.
+
+`nulls.json`
+  {'protocol': id of the evaluation protocol, 'train_images', 'rows':
+  [{'model': 'pca' | 'mean' | 'downsample', 'tubelet', 'patch', 'channels',
+  'tokens', 'code_floats', 'psnr', 'ssim', 'mse', 'key'}]}. 'pca': one row per
+  (tubelet, patch, channels) of the units, floats per patch = channels. 'mean':
+  one colour per patch, 3 floats a token. 'downsample': down and up again, its
+  own code_floats; patch and channels 0.
+`nulls.npz`
+  'index', 'group' and per row '<key>/psnr', '<key>/mse': arrays over the same
+  images, in the same order, as the units' evaluation.
+
+`<unit>/`, a run's workdir
+  config.json, model.json (accounting.describe), metrics.jsonl, DONE,
+  evaluation/protocol.json ({'id', ...}), evaluation/<step>.npz with index,
+  group, mse, psnr, ssim, kl_bits and, where measured, coded_bits (bits per
+  image, entropy-coded means); uint8 originals and reconstructions NxTxHxWxC.
+  DONE: {'step', 'metrics': {'eval/psnr': ...}, 'seconds': {bucket: s}}.
+
+Columns of the table (`results.csv`): see `vitok.scaling.table.COLUMNS`. `x`,
+`adjust`, `where` and `hold_out` name any of them or any factor; the ones used
+most are code_floats, tokens, channels, patch, parameters, encoder_parameters,
+decoder_parameters, encoder_flops, decoder_flops, train_flops, steps.
+"""
