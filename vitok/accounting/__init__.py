@@ -1,0 +1,1 @@
+"""Analytic parameters, FLOPs, memory and hours: arithmetic on sizes."""
