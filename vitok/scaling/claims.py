@@ -36,6 +36,8 @@ hand. Fields of a claim (those without a default must be given):
   rates       {'values': 3, 'sizes': 'ends'}: learning rates tried, with the
               best one interior, at the smallest and largest x ('ends') or at
               every configuration ('all').
+  seed_df     degrees of freedom of the pure error between seeds that the
+              check 'seeds' needs (three configurations with two seeds): 3.
   requires    which checks must be met, else the verdict is undecided:
               ('complete', 'convergence', 'rates', 'seeds', 'null').
 
@@ -98,3 +100,112 @@ Columns of the table (`results.csv`): see `vitok.scaling.table.COLUMNS`. `x`,
 most are code_floats, tokens, channels, patch, parameters, encoder_parameters,
 decoder_parameters, encoder_flops, decoder_flops, train_flops, steps.
 """
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+
+from vitok import errors
+
+RULES = ('slope_above', 'no_slope', 'equal_slopes', 'straight', 'predicts')
+RESPONSES = {  # Column: name with its unit, decimals worth printing.
+    'psnr': ('PSNR (dB)', 2), 'ssim': ('SSIM', 4),
+    'log2_mse': ('log2 MSE', 3)}
+CHECKS = ('complete', 'convergence', 'rates', 'seeds', 'null')
+CODE_COLUMNS = ('code_floats', 'tokens', 'channels')
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+  """One sentence and the numbers that judge it; see the module's docstring."""
+  name: str
+  text: str
+  rule: str
+  x: tuple[str, ...]
+  margin: float
+  y: str = 'psnr'
+  adjust: tuple[str, ...] = ()
+  where: Mapping = dataclasses.field(default_factory=dict)
+  hold_out: str = ''
+  level: float = 0.9
+  distinct: int = 3
+  groups: int = 2
+  flagged: float = 0.5
+  seed_sd: float = 0.06
+  seed_df: int = 3
+  power: float = 0.8
+  convergence: Mapping = dataclasses.field(
+      default_factory=lambda: dict(ratio=3, relative=0.15, absolute=0.0))
+  rates: Mapping = dataclasses.field(
+      default_factory=lambda: dict(values=3, sizes='ends'))
+  requires: tuple[str, ...] = CHECKS
+
+  @property
+  def terms(self) -> tuple[str, ...]:
+    """Columns whose log2 the regression has."""
+    return self.x + self.adjust
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Claim)}
+
+
+def parse(claims: Iterable[Mapping]) -> tuple[Claim, ...]:
+  """Checked claims, in the order given.
+
+  Raises:
+    InputError: an unknown or missing field, an unknown rule, response or
+      check, a duplicate name, or a margin that is not positive where an
+      equivalence is claimed.
+  """
+  parsed = tuple(_one(f'CLAIMS[{i}]', claim) for i, claim in enumerate(claims))
+  for i, claim in enumerate(parsed):
+    if claim.name in [other.name for other in parsed[:i]]:
+      raise errors.InputError(f'CLAIMS[{i}].name', claim.name, 'is not unique')
+  return parsed
+
+
+def fingerprint(claims: Iterable[Claim]) -> str:
+  """SHA-256 of every number and word that decides a verdict."""
+  text = json.dumps([dataclasses.asdict(c) for c in claims], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _one(key, given):
+  for field in given:
+    errors.one_of(f'{key}.{field}', field, tuple(_FIELDS))
+  needed = ('name', 'text', 'rule', 'x', 'margin')
+  missing = [field for field in needed if field not in given]
+  if missing:
+    raise errors.InputError(f'{key}.{missing[0]}', None, 'is missing')
+  values = dict(given)
+  values['x'] = (given['x'],) if isinstance(given['x'], str) else given['x']
+  for field in ('x', 'adjust', 'requires'):
+    values[field] = tuple(values.get(field, _FIELDS[field].default))
+  for field in ('convergence', 'rates'):
+    default = _FIELDS[field].default_factory()
+    for name in values.get(field, {}):
+      errors.one_of(f'{key}.{field}.{name}', name, tuple(default))
+    values[field] = default | dict(values.get(field, {}))
+  if set(values['x']) & set(CODE_COLUMNS):
+    # Two points fix a line and three barely test one.
+    values['distinct'] = max(4, values.get('distinct', 4))
+  claim = Claim(**values)
+  errors.one_of(f'{key}.rule', claim.rule, RULES)
+  errors.one_of(f'{key}.y', claim.y, tuple(RESPONSES))
+  errors.one_of(f'{key}.rates.sizes', claim.rates['sizes'], ('ends', 'all'))
+  for check in claim.requires:
+    errors.one_of(f'{key}.requires', check, CHECKS)
+  if len(claim.x) != (2 if claim.rule == 'equal_slopes' else 1):
+    raise errors.InputError(f'{key}.x', given['x'],
+                            f'is not the number of columns of {claim.rule}')
+  if claim.rule != 'slope_above' and not claim.margin > 0:
+    raise errors.InputError(f'{key}.margin', claim.margin, 'is not positive')
+  if not 0.5 <= claim.level < 1:
+    raise errors.InputError(f'{key}.level', claim.level,
+                            'is not from 0.5 up to 1', 0.9)
+  if (claim.rule == 'predicts') != bool(claim.hold_out):
+    raise errors.InputError(f'{key}.hold_out', claim.hold_out,
+                            "goes with the rule 'predicts' and with no other",
+                            'code_floats')
+  return claim
