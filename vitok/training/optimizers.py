@@ -1,0 +1,163 @@
+"""AdamW with the paper's schedule, in groups, exact per layer inside a scan.
+
+Paper (arXiv 2501.09755, appendix A): AdamW (.9, .95), decay 1e-4, linear
+warm-up, cosine; the peak learning rate grows in proportion to the batch.
+
+Which parameters decay: those whose last name is `kernel`, the matrices of
+linear maps. Biases, norms' scales, positions, tokens and codebooks do not.
+(A rule by rank would be wrong: layers are stacked, so a bias has two axes.)
+
+Groups: each is a dictionary with `match`, a regular expression that must match
+the whole path (`encoder/blocks/.*`), and any of
+
+  learning_rate: a factor on the schedule.
+  weight_decay: in place of the common one (still for kernels only).
+  frozen: True keeps the values, and spends no optimizer memory on them.
+  layer_decay: layer i of a stack of L learns with factor decay**(L - 1 - i).
+
+The first group that matches a parameter has it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from vitok import errors
+from vitok.training import mesh as mesh_lib
+
+GROUP_KEYS = ('match', 'learning_rate', 'weight_decay', 'frozen', 'layer_decay')
+
+
+def schedule(
+    config: Any, batch_size: int, total_steps: int
+) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+  """The learning rate of the update that leaves `step` updates behind it.
+
+  The first update (step 0) already learns, update `warmup * total_steps` has
+  the peak, the last one `min_learning_rate`.
+
+  Args:
+    config: `config.optimizer`. The peak is `learning_rate * batch_size /
+      reference_batch`, or `learning_rate` where `reference_batch` is 0.
+    batch_size: examples per update.
+    total_steps: updates of the run.
+
+  Raises:
+    InputError: the schedule is unknown, or would climb to its minimum.
+  """
+  errors.one_of(
+      'optimizer.schedule', config.schedule, ('cosine', 'constant'))
+  peak = config.learning_rate
+  if config.reference_batch:
+    peak *= batch_size / config.reference_batch
+  warmup = round(config.warmup * total_steps)
+  if config.schedule == 'constant':
+    after = optax.constant_schedule(peak)
+  elif config.min_learning_rate > peak:
+    raise errors.InputError(
+        'optimizer.min_learning_rate', config.min_learning_rate,
+        f'is above the peak at batch size {batch_size}', f'{peak:g}')
+  else:
+    after = optax.cosine_decay_schedule(
+        peak, max(total_steps - warmup, 1),
+        config.min_learning_rate / peak if peak else 0.0)
+  joined = optax.join_schedules(
+      [optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+  return lambda step: joined(step + 1)
+
+
+def build(
+    config: Any, batch_size: int, total_steps: int, params: Any
+) -> optax.GradientTransformation:
+  """Clip, AdamW, groups, schedule.
+
+  Args:
+    config: `config.optimizer`.
+    batch_size: examples per update.
+    total_steps: updates of the run.
+    params: abstract or real parameters, in the boxes that name their axes (a
+      stack of layers is known by its axis name, never by its shape).
+
+  Returns:
+    A transformation for such parameters, boxed (`init`) or not (`update`, which
+    needs `params`).
+
+  Raises:
+    InputError: see `schedule`; a group has an unknown key, an impossible value,
+      or gets no parameter.
+  """
+  labels, factors, decays = _plan(config, params)
+  adam = optax.scale_by_adam(b1=config.b1, b2=config.b2)
+  if config.clip:
+    adam = optax.chain(optax.clip_by_global_norm(config.clip), adam)
+
+  def decay_and_scale(updates, params):
+    return jax.tree.map(
+        lambda update, param, factor, decay: factor * (update + decay * param),
+        updates, params, factors, decays)
+
+  return optax.chain(
+      optax.partition(
+          {'trained': adam, 'frozen': optax.set_to_zero()}, labels),
+      optax.stateless(decay_and_scale),
+      optax.scale_by_learning_rate(
+          schedule(config, batch_size, total_steps)),
+  )
+
+
+def _plan(config, params):
+  """Per parameter: 'trained' or 'frozen', rate factor, weight decay."""
+  flat, treedef = jax.tree_util.tree_flatten_with_path(
+      params, is_leaf=mesh_lib.is_boxed)
+  paths = [jax.tree_util.keystr(path, simple=True, separator='/')
+           for path, _ in flat]
+  groups = [_checked(i, group) for i, group in enumerate(config.groups)]
+  owner = [next((i for i, group in enumerate(groups)
+                 if re.fullmatch(group['match'], path)), None)
+           for path in paths]
+  for i, group in enumerate(groups):
+    if i not in owner:
+      raise errors.InputError(
+          f'optimizer.groups[{i}].match', group['match'],
+          'matches no parameter that an earlier group left',
+          errors.nearest(group['match'], paths))
+  plan = []
+  for path, (_, leaf), i in zip(paths, flat, owner, strict=True):
+    group = groups[i] if i is not None else {}
+    frozen = group.get('frozen', False)
+    factor = 0.0 if frozen else group.get('learning_rate', 1.0)
+    decay = group.get('weight_decay', config.weight_decay)
+    names = mesh_lib.axis_names(leaf)
+    if 'layer_decay' in group and mesh_lib.LAYERS in names:
+      shape = jax.tree.leaves(leaf)[0].shape
+      axis = names.index(mesh_lib.LAYERS)
+      powers = np.arange(shape[axis])[::-1].reshape(
+          [-1 if i == axis else 1 for i in range(len(shape))])
+      factor = np.float32(factor * group['layer_decay'] ** powers)
+    plan.append((
+        'frozen' if frozen else 'trained', factor,
+        decay if re.fullmatch('(.*/)?kernel', path) else 0.0))
+  return [treedef.unflatten(column) for column in zip(*plan, strict=True)]
+
+
+def _checked(i: int, group: Mapping[str, Any]) -> dict[str, Any]:
+  """Group number `i` as a dictionary, its keys and values in range."""
+  group, key = dict(group), f'optimizer.groups[{i}]'
+  for name in group:
+    errors.one_of(key, name, GROUP_KEYS)
+  try:
+    re.compile(group['match'])
+  except KeyError:
+    raise errors.InputError(key, group, 'has no match', 'match') from None
+  except re.error as error:
+    raise errors.InputError(
+        f'{key}.match', group['match'], f'is no regular expression: {error}'
+    ) from None
+  for name in ('learning_rate', 'weight_decay', 'layer_decay'):
+    if group.get(name, 0.0) < 0.0:
+      raise errors.InputError(f'{key}.{name}', group[name], 'is negative', 0.0)
+  return group
