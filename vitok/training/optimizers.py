@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -33,7 +34,8 @@ GROUP_KEYS = ('match', 'learning_rate', 'weight_decay', 'frozen', 'layer_decay')
 
 
 def schedule(
-    config: Any, batch_size: int, total_steps: int
+    config: Any, batch_size: int, total_steps: jax.typing.ArrayLike,
+    learning_rate: jax.typing.ArrayLike | None = None,
 ) -> Callable[[jax.typing.ArrayLike], jax.Array]:
   """The learning rate of the update that leaves `step` updates behind it.
 
@@ -44,34 +46,44 @@ def schedule(
     config: `config.optimizer`. The peak is `learning_rate * batch_size /
       reference_batch`, or `learning_rate` where `reference_batch` is 0.
     batch_size: examples per update.
-    total_steps: updates of the run.
+    total_steps: updates of the run. It and `learning_rate` may be traced, so
+      that runs of other lengths and rates share a compiled step.
+    learning_rate: in place of the config's.
 
   Raises:
     InputError: the schedule is unknown, or would climb to its minimum.
   """
   errors.one_of(
       'optimizer.schedule', config.schedule, ('cosine', 'constant'))
-  peak = config.learning_rate
-  if config.reference_batch:
-    peak *= batch_size / config.reference_batch
-  warmup = round(config.warmup * total_steps)
+  share = batch_size / config.reference_batch if config.reference_batch else 1
+  floor = config.min_learning_rate
   if config.schedule == 'constant':
-    after = optax.constant_schedule(peak)
-  elif config.min_learning_rate > peak:
+    floor = None
+  elif floor > config.learning_rate * share:
     raise errors.InputError(
-        'optimizer.min_learning_rate', config.min_learning_rate,
-        f'is above the peak at batch size {batch_size}', f'{peak:g}')
-  else:
-    after = optax.cosine_decay_schedule(
-        peak, max(total_steps - warmup, 1),
-        config.min_learning_rate / peak if peak else 0.0)
-  joined = optax.join_schedules(
-      [optax.linear_schedule(0.0, peak, warmup), after], [warmup])
-  return lambda step: joined(step + 1)
+        'optimizer.min_learning_rate', floor,
+        f'is above the peak at batch size {batch_size}',
+        f'{config.learning_rate * share:g}')
+  rate = config.learning_rate if learning_rate is None else learning_rate
+  peak = rate * share
+  warmup = jnp.round(config.warmup * total_steps)
+
+  def at(step):
+    count = jnp.asarray(step + 1, jnp.float32)
+    climb = peak * jnp.minimum(count / jnp.maximum(warmup, 1), 1)
+    if floor is None:
+      return climb
+    done = (count - warmup) / jnp.maximum(total_steps - warmup, 1)
+    fall = floor + (peak - floor) * 0.5 * (
+        1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+    return jnp.where(count < warmup, climb, fall)
+
+  return at
 
 
 def build(
-    config: Any, batch_size: int, total_steps: int, params: Any
+    config: Any, batch_size: int, total_steps: jax.typing.ArrayLike,
+    params: Any, learning_rate: jax.typing.ArrayLike | None = None,
 ) -> optax.GradientTransformation:
   """Clip, AdamW, groups, schedule.
 
@@ -81,6 +93,7 @@ def build(
     total_steps: updates of the run.
     params: abstract or real parameters, in the boxes that name their axes (a
       stack of layers is known by its axis name, never by its shape).
+    learning_rate: in place of the config's, see `schedule`.
 
   Returns:
     A transformation for such parameters, boxed (`init`) or not (`update`, which
@@ -105,7 +118,7 @@ def build(
           {'trained': adam, 'frozen': optax.set_to_zero()}, labels),
       optax.stateless(decay_and_scale),
       optax.scale_by_learning_rate(
-          schedule(config, batch_size, total_steps)),
+          schedule(config, batch_size, total_steps, learning_rate)),
   )
 
 
