@@ -1,0 +1,375 @@
+"""Checkpoints: written in the background, verified before they are trusted.
+
+Layout of `<workdir>/checkpoints`:
+
+  <step>/             one directory per checkpoint, written by Orbax
+    params/ opt/ ...  one item per field of the state, so that a reader of the
+                      parameters neither reads nor verifies the optimizer
+    meta/             JSON: config hash, clock, samples seen, versions, ...
+    manifest.json     ours, last and atomically: SHA-256 of every file
+  UNFINISHED.json     steps being written or deleted at this moment
+
+A directory without a manifest is half a checkpoint if UNFINISHED.json names
+it (its writer was killed: removed by the next run), and a damaged one if not.
+A checkpoint is deleted only when a newer one has its manifest, manifest first.
+So a run without any whole checkpoint never completed one, or was damaged: the
+second is an error, never a silent fresh start.
+"""
+
+import json
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from vitok import errors
+from vitok.training import manifest
+
+DIRECTORY = 'checkpoints'
+_JOURNAL = 'UNFINISHED.json'
+_NONE, _ALL_DAMAGED = -1, -2  # What process 0 may broadcast beside a step.
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint could not be written, or none on disk is whole."""
+
+
+class TreeMismatchError(ValueError):
+  """A whole checkpoint holds another tree than the program's state."""
+
+
+class Checkpoints:
+  """The checkpoints of the one run that writes to `workdir`.
+
+  Every process calls every method, in the same order. Opening removes what a
+  killed writer left, so programs that only read use `restore_params`.
+  """
+
+  def __init__(self, workdir: epath.PathLike, config: Any):
+    """Opens, and cleans up after a killed run.
+
+    Args:
+      workdir: of the run; local or `gs://`.
+      config: fields `every` (steps; 0: only when asked), `keep` (the newest
+        so many), `keep_every` (and each multiple of this; 0: none).
+    """
+    self.directory = epath.Path(workdir) / DIRECTORY
+    self._config = config
+    self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+    self._thread, self._error = None, None
+    self._newest = None  # The step that was saved or restored last.
+    self._damaged = set()
+    self._journal = self.directory / _JOURNAL
+    if jax.process_index() == 0:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      self._clean_up()
+
+  def should_save(self, step: int) -> bool:
+    """Whether the cadence asks for step; raises a background save's error."""
+    if self._thread is not None and not self._thread.is_alive():
+      self.wait()
+    every = self._config.every
+    return bool(every and step and step % every == 0 and step != self._newest)
+
+  def save(self, step: int, state: Any, meta: dict[str, Any]) -> None:
+    """Copies `state` off the devices, then writes it in the background.
+
+    The state may be donated as soon as this returns. A step that was just
+    saved or restored is not written again.
+
+    Args:
+      step: names the checkpoint.
+      state: any pytree of arrays whose top level has names.
+      meta: JSON values; `step` is added.
+
+    Raises:
+      CheckpointError: this save, or the one before it, failed; the message
+        names the path, and every earlier checkpoint is untouched.
+    """
+    self.wait()
+    step = int(step)
+    if step == self._newest:
+      return
+    path = self.directory / str(step)
+    items = {name: ocp.args.PyTreeSave({name: tree})
+             for name, tree in _nested(state).items()}
+    try:
+      if jax.process_index() == 0:
+        # One of an abandoned future or a damaged one: it was not restored.
+        self._delete([step] if path.exists() else [])
+        self._write_journal([step])
+      self._orbax.save(path, ocp.args.Composite(
+          meta=ocp.args.JsonSave({**meta, 'step': step}), **items))
+    except Exception as error:
+      self._fail(path, error)
+    self._newest = step
+    self._thread = threading.Thread(
+        target=self._finish, args=(path,), name='checkpoint')
+    self._thread.start()
+
+  def wait(self) -> None:
+    """Returns when the last save is whole on disk, or raises its error."""
+    if self._thread is None:
+      return
+    self._thread.join()
+    self._thread = None
+    error, self._error = self._error, None
+    if error is not None:
+      self._fail(self.directory / str(self._newest), error)
+    multihost_utils.sync_global_devices('checkpoint')  # Process 0's manifest.
+
+  def close(self) -> None:
+    """Waits, then frees Orbax's threads."""
+    try:
+      self.wait()
+    finally:
+      self._orbax.close()
+
+  def restore(self, abstract_state: Any, step: int | None = None
+              ) -> tuple[Any, dict[str, Any], int] | None:
+    """The newest whole checkpoint, laid out as `abstract_state` says.
+
+    Args:
+      abstract_state: the state with `jax.ShapeDtypeStruct` leaves that carry
+        shardings: of any mesh and number of processes.
+      step: this checkpoint and no other.
+
+    Returns:
+      (state, meta, step), or `None` if the run has never saved one.
+
+    Raises:
+      CheckpointError: there are checkpoints, and none is whole.
+      TreeMismatchError: names the first paths that differ.
+    """
+    self.wait()
+    chosen, failure = _NONE, None
+    if jax.process_index() == 0:
+      try:
+        found = _newest_whole(self.directory, step, (), self._damaged)
+        chosen = _NONE if found is None else found
+      except CheckpointError as error:
+        chosen, failure = _ALL_DAMAGED, error
+    chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
+    if chosen == _ALL_DAMAGED:
+      raise failure or CheckpointError(
+          f'{self.directory}: no checkpoint is whole; see process 0')
+    if chosen == _NONE:
+      return None
+    path = self.directory / str(chosen)
+    _check_tree(path, abstract_state)
+    restored = _read(path, _nested(abstract_state))
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract_state)
+    flat = _flat(restored)
+    state = treedef.unflatten([flat[_name(key)] for key, _ in leaves])
+    self._newest = chosen
+    return state, _read_meta(path), chosen
+
+  def _finish(self, path):
+    """In the background: Orbax commits, then our manifest, then deletions."""
+    try:
+      self._orbax.wait_until_finished()  # All processes have written.
+      if jax.process_index() == 0:
+        manifest.write(path)
+        self._prune(int(path.name))
+        self._write_journal([])
+    except BaseException as error:  # pylint: disable=broad-except
+      self._error = error
+
+  def _fail(self, path, error):
+    """Frees the half checkpoint's space and raises with its path."""
+    self._newest = None
+    if jax.process_index() == 0:
+      try:
+        self._clean_up()
+      except OSError as again:
+        logging.warning('%s could not be removed: %s', path, again)
+    raise CheckpointError(f'could not save {path}: {error}') from error
+
+  def _prune(self, newest):
+    """Deletes what the keep-policies let go, now that `newest` is whole."""
+    every, keep = self._config.keep_every, max(1, self._config.keep)
+    steps = _steps(self.directory)
+    past = [s for s in steps if s <= newest and s not in self._damaged]
+    kept = set(past[-keep:]) | {s for s in past if every and s % every == 0}
+    self._delete([s for s in steps if s not in kept])
+
+  def _delete(self, steps):
+    self._write_journal(steps)
+    for step in steps:
+      path = self.directory / str(step)
+      (path / manifest.NAME).unlink(missing_ok=True)
+      path.rmtree()
+      self._damaged.discard(step)
+
+  def _write_journal(self, steps):
+    manifest.write_atomic(self._journal, json.dumps(sorted(steps)))
+
+  def _clean_up(self):
+    """Removes what a killed (or failed) save or deletion left."""
+    for path in self.directory.iterdir():
+      if not path.is_dir():
+        continue
+      if not path.name.isdigit() or _unfinished(path):
+        logging.warning('removing the unfinished checkpoint %s', path)
+        path.rmtree()
+    self._journal.unlink(missing_ok=True)
+
+
+def restore_params(path: epath.PathLike, subtree: str = '',
+                   step: int | None = None, field: str = 'params'
+                   ) -> tuple[Any, dict[str, Any], int]:
+  """Reads a part of a checkpoint, and only that, into numpy arrays.
+
+  Args:
+    path: a workdir, or the directory of one checkpoint.
+    subtree: '' or a path below the field: 'autoencoder/encoder'.
+    step: this checkpoint; by default the newest whole one.
+    field: of the state: 'params', 'ema', 'stats'.
+
+  Returns:
+    (nested dict of numpy arrays, meta, step).
+
+  Raises:
+    errors.InputError: no such checkpoint, field or subtree.
+    CheckpointError: there are checkpoints, and none is whole.
+  """
+  path = epath.Path(path)
+  if path.name.isdigit() and path.parent.name == DIRECTORY:
+    directory, step = path.parent, int(path.name)
+  else:
+    directory = path / DIRECTORY
+  step = _newest_whole(directory, step, (field, 'meta'), set())
+  if step is None:
+    raise errors.InputError('checkpoint', str(path), 'holds no checkpoint')
+  path = directory / str(step)
+  stored = _flat(_metadata(path))
+  prefix = '/'.join(part for part in (field, subtree) if part)
+  wanted = {name: leaf for name, leaf in stored.items()
+            if f'{name}/'.startswith(f'{prefix}/')}
+  if not wanted:
+    raise errors.InputError('subtree', prefix, f'is not in {path}',
+                            errors.nearest(prefix, sorted(stored)))
+  tree = _read(path, _unflat(wanted), numpy=True)
+  for part in prefix.split('/'):
+    tree = tree[part]
+  return tree, _read_meta(path), step
+
+
+def _newest_whole(directory, step, parts, damaged):
+  """The newest step whose files are as written; adds others to `damaged`."""
+  steps = _steps(directory)
+  if step is not None:
+    if step not in steps:
+      raise errors.InputError('checkpoint', step, f'is not in {directory}',
+                              errors.nearest(step, steps))
+    steps = [step]
+  reasons = []
+  for step in reversed(steps):
+    try:
+      manifest.verify(directory / str(step), parts)
+      return step
+    except manifest.Damaged as reason:
+      damaged.add(step)
+      reasons.append(f'{directory / str(step)}: {reason}')
+      logging.warning('damaged checkpoint skipped: %s', reasons[-1])
+  if reasons:
+    raise CheckpointError('no whole checkpoint: ' + '; '.join(reasons))
+  return None
+
+
+def _steps(directory):
+  """Steps on disk in ascending order, without those still being written."""
+  if not directory.exists():
+    return []
+  return sorted(int(path.name) for path in directory.iterdir()
+                if path.name.isdigit() and not _unfinished(path))
+
+
+def _unfinished(path):
+  try:
+    journal = json.loads((path.parent / _JOURNAL).read_text())
+  except (FileNotFoundError, ValueError):
+    return False
+  return int(path.name) in journal and not (path / manifest.NAME).exists()
+
+
+def _check_tree(path, abstract_state):
+  """Compares names, shapes and types before Orbax is asked for arrays."""
+  def described(tree):
+    return {name: f'{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}'
+            for name, leaf in _flat(tree).items()}
+  stored = described(_metadata(path))
+  wanted = described(_nested(abstract_state))
+  different = [
+      f'{name}: {stored.get(name, "absent")} in the checkpoint, '
+      f'{wanted.get(name, "absent")} in the program'
+      for name in sorted(stored | wanted)
+      if stored.get(name) != wanted.get(name)]
+  if different:
+    more = f'; and {len(different) - 8} more' if len(different) > 8 else ''
+    raise TreeMismatchError(
+        f'{path} holds another tree: {"; ".join(different[:8])}{more}')
+
+
+def _metadata(path):
+  """Nested dict of Orbax array metadata (shape, dtype), by field."""
+  handler = ocp.PyTreeCheckpointHandler()
+  names = [item.name for item in path.iterdir()
+           if item.is_dir() and item.name != 'meta']
+  return {name: handler.metadata(path / name).tree[name] for name in names}
+
+
+def _read(path, tree, numpy=False):
+  """Arrays of a nested dict of descriptions, read from the checkpoint."""
+  def restore_args(leaf):
+    if numpy:
+      return ocp.RestoreArgs(restore_type=np.ndarray)
+    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(
+        jax.local_devices()[0])
+    return ocp.ArrayRestoreArgs(
+        sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+  reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+  items = {
+      name: ocp.args.PyTreeRestore(
+          {name: item}, {name: jax.tree.map(restore_args, item)},
+          partial_restore=True)
+      for name, item in tree.items()}
+  restored = reader.restore(path, ocp.args.Composite(**items))
+  return {name: restored[name][name] for name in items}
+
+
+def _read_meta(path):
+  reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+  return reader.restore(
+      path, ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
+
+
+def _name(key_path):
+  return jax.tree_util.keystr(key_path, simple=True, separator='/')
+
+
+def _flat(tree):
+  """{'params/encoder/kernel': leaf, ...}."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {_name(path): leaf for path, leaf in leaves}
+
+
+def _nested(tree):
+  """Plain nested dicts, whatever the containers of `tree` are."""
+  return _unflat(_flat(tree))
+
+
+def _unflat(leaves):
+  nested = {}
+  for name, leaf in leaves.items():
+    *parents, last = name.split('/')
+    node = nested
+    for parent in parents:
+      node = node.setdefault(parent, {})
+    node[last] = leaf
+  return nested
