@@ -1,0 +1,12 @@
+"""Bottlenecks by name: a new one is a file here and a line below."""
+
+from vitok.models.bottlenecks.base import Bottleneck, Code
+from vitok.models.bottlenecks.deterministic import Deterministic
+from vitok.models.bottlenecks.gaussian import Gaussian
+
+__all__ = ('BOTTLENECKS', 'Bottleneck', 'Code')
+
+BOTTLENECKS = {
+    'gaussian': Gaussian,
+    'deterministic': Deterministic,
+}

@@ -1,0 +1,90 @@
+"""Where a token is: rotary, sine-cosine and learned positions.
+
+Rotary positions turn the pair of channels (2i, 2i+1) of every query and key by
+an angle proportional to the token's coordinate, theta^(-2i/n) per unit on an
+axis that owns n channels, theta = 10000 (arXiv 2104.09864). `rope1d` has one
+axis, the index in the flattened sequence; `rope2d` gives the first half of the
+head dimension to rows and the second to columns; `rope3d` gives channels to
+time, rows and columns, in this order, by `axis_split`. Fixed `sincos` and
+`learned` vectors are added to the tokens at the input of each tower.
+
+Dimensions: L tokens, K channels of a head, D width.
+"""
+
+import numpy as np
+
+THETA = 10000.0
+Grid = tuple[int, int, int]  # Tokens along time, rows, columns.
+NAMES = ('rope2d', 'rope3d', 'rope1d', 'sincos', 'learned', 'none')
+
+
+def axis_split(channels: int, axes: int) -> tuple[int, ...]:
+  """Channels of each axis; all even and positive.
+
+  Two axes get halves. Of three, rows and columns each get a third rounded up
+  to a multiple of 4, and time, the shortest axis, the rest: 64 is 16, 24, 24
+  and 72 is 24, 24, 24.
+
+  Raises:
+    ValueError: `channels` cannot be split so.
+  """
+  if axes == 1:
+    split = (channels,)
+  elif axes == 2:
+    split = (channels // 2, channels - channels // 2)
+  else:
+    space = -(-channels // 12) * 4
+    split = (channels - 2 * space, space, space)
+  if any(n < 2 or n % 2 for n in split):
+    raise ValueError(
+        f'{channels} channels do not split over {axes} position axes: {split}')
+  return split
+
+
+def coordinates(grid: Grid) -> np.ndarray:
+  """(L, 3) time, row and column of each token, columns fastest."""
+  return np.stack(np.meshgrid(*map(np.arange, grid), indexing='ij'),
+                  -1).reshape(-1, 3)
+
+
+def _angles(grid, axes, channels):
+  """(L, channels / 2): each axis' coordinate times its frequencies."""
+  position_Lx3 = coordinates(grid)
+  position = (np.arange(len(position_Lx3))[:, None] if axes == 1
+              else position_Lx3[:, 3 - axes:])
+  split = axis_split(channels, axes)
+  return np.concatenate([
+      position[:, i, None] * THETA**(-np.arange(0, n, 2) / n)
+      for i, n in enumerate(split)], -1)
+
+
+def rotation(name: str, grid: Grid, head_dim: int) -> np.ndarray | None:
+  """(2, L, K/2) float32 cosines and sines, or `None` if `name` is no rope.
+
+  Raises:
+    ValueError: the head dimension does not split, or `rope2d` is asked for a
+      clip, whose frames it could not tell apart.
+  """
+  if not name.startswith('rope'):
+    return None
+  axes = int(name[4])
+  if axes == 2 and grid[0] > 1:
+    raise ValueError(f'rope2d has no time axis; {grid[0]} time steps given')
+  angles_LxK = _angles(grid, axes, head_dim)
+  return np.stack([np.cos(angles_LxK), np.sin(angles_LxK)]).astype(np.float32)
+
+
+def sincos(grid: Grid, width: int) -> np.ndarray:
+  """(L, D) float32 fixed vectors, 2-D for one frame and 3-D for a clip.
+
+  Each axis owns the channels that `axis_split` gives it: the sines of its
+  angles, then the cosines.
+  """
+  axes = 2 if grid[0] == 1 else 3
+  parts, start = [], 0
+  angles = _angles(grid, axes, width)
+  for n in axis_split(width, axes):
+    part = angles[:, start:start + n // 2]
+    parts += [np.sin(part), np.cos(part)]
+    start += n // 2
+  return np.concatenate(parts, -1).astype(np.float32)

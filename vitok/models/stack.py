@@ -1,0 +1,89 @@
+"""A block of a transformer, and many of them with stacked parameters.
+
+Dimensions: B batch, L tokens, D width, N blocks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from vitok import sizes
+from vitok.models import attention, layers
+
+REMAT = {  # What the backward pass finds stored, by name.
+    'full': jax.checkpoint_policies.nothing_saveable,
+    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'none': None,
+}
+
+
+class Block(nn.Module):
+  """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x))."""
+  tower: sizes.Tower
+  mlp: str = 'swiglu'
+  norm: str = 'layernorm'
+  attention: str = 'xla'
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x_BxLxD: jax.Array, per_layer: None = None,
+               rotation: np.ndarray | None = None) -> tuple[jax.Array, None]:
+    """Returns the tokens and no per-layer output; takes no such input."""
+    del per_layer
+    norm = layers.NORMS[self.norm]
+    x = layers.constrain_batch(x_BxLxD)
+    x += attention.Attention(
+        self.tower.heads, self.attention, self.dtype, name='attention')(
+            norm(self.dtype, name='norm1')(x), rotation)
+    x += layers.MLPS[self.mlp](
+        self.tower.hidden(self.mlp), self.dtype, name='mlp')(
+            norm(self.dtype, name='norm2')(x))
+    return x, None
+
+
+def stack(block: nn.Module, depth: int, x_BxLxD: jax.Array, *shared: Any,
+          per_layer: Any = None, taps: Sequence[int] = (), scan: bool = True,
+          remat: str = 'none'):
+  """Applies `depth` blocks whose parameters are stacked on a leading axis.
+
+  Args:
+    block: a module `(x, per_layer, *shared) -> (x, y)`, made by the caller;
+      its name is where the stacked parameters live.
+    depth: number of blocks N.
+    x_BxLxD: input tokens.
+    *shared: passed to every block.
+    per_layer: pytree whose leaves have leading axis N; each block gets its
+      slice.
+    taps: blocks whose output tokens are returned.
+    scan: loop over the blocks, so that compile time is flat in depth; or else
+      write them out one after the other. Same parameters either way.
+    remat: key of `REMAT`.
+
+  Returns:
+    Tokens, `{k: output of block k}` for k in `taps`, and the blocks' y
+    stacked on a leading axis N.
+  """
+  if not set(taps) <= set(range(depth)):
+    raise ValueError(f'taps {tuple(taps)} are not all below depth {depth}')
+
+  def body(block, carry, inputs):
+    (x, tapped), (layer, own) = carry, inputs
+    x, y = block(x, own, *shared)
+    # In the carry, not an output per layer: only what is asked for is kept.
+    tapped = {k: jnp.where(layer == k, x, h) for k, h in tapped.items()}
+    return (x, tapped), y
+
+  if REMAT[remat]:
+    # A loop hides the forward pass from common subexpression elimination.
+    body = nn.remat(body, policy=REMAT[remat], prevent_cse=not scan)
+  body = nn.scan(
+      body, variable_axes={'params': 0}, split_rngs={'params': True},
+      length=depth, unroll=1 if scan else depth,
+      metadata_params={nn.PARTITION_NAME: 'layers'})
+  carry = x_BxLxD, {k: jnp.zeros_like(x_BxLxD) for k in taps}
+  (x_BxLxD, tapped), ys = body(block, carry, (jnp.arange(depth), per_layer))
+  return x_BxLxD, tapped, ys
