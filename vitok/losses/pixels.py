@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from vitok import errors
 
 # Where the Charbonnier loss turns from quadratic to linear, on the [-1, 1]
-# scale: an eighth of a uint8 level, so it is L1 for any visible error and still
-# has a gradient at zero. Bruhn et al., "Lucas/Kanade Meets Horn/Schunck" (2005).
+# scale: an eighth of a uint8 level, so it is L1 for any visible error, with a
+# gradient at zero. Charbonnier et al., ICIP 1994, as image restoration uses it.
 CHARBONNIER_EPSILON = 1e-3
 
 
@@ -45,7 +45,7 @@ def pixel(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
   Raises:
     InputError: there is no loss of that name.
   """
-  penalty = PENALTIES[errors.one_of('loss.pixel', name, tuple(PENALTIES))]
+  penalty = PENALTIES[errors.one_of('config.loss.pixel', name, tuple(PENALTIES))]
 
   def loss(x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape != y.shape:  # Broadcasting would hide a wrong frame axis.

@@ -1,0 +1,87 @@
+"""What an auto-encoder's evaluation computes for a batch; pure functions.
+
+Everything is of latent means (nothing is sampled unless a model's evaluation
+does, with the example's own key). Bind `model` with `functools.partial`, jit
+the rest.
+
+B: batch, T: frames, H: height, W: width, C: colours, L: tokens, c: channels.
+"""
+
+from collections.abc import Mapping
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vitok.metrics import image as image_metrics
+
+
+def measure(model: Any, variables: Mapping, batch: Mapping,
+            keys: jax.Array | None = None, *,
+            images: int = 0) -> dict[str, jax.Array]:
+  """Reconstructs a batch and measures each example.
+
+  Args:
+    model: an `AutoEncoder`, static.
+    variables: {'params': ..., other collections}.
+    batch: 'image' (B, T, H, W, C) in [-1, 1].
+    keys: (B,) PRNG keys that belong to the examples, or None.
+    images: how many of the first rows are returned as images: as many as a
+      `table.Table` keeps, so that the rest never leaves the device.
+
+  Returns:
+    float32 (B,) 'mse', 'psnr', 'ssim' (absent below 11 pixels) and 'kl_bits'
+    (absent without a prior); with `images`, also uint8 'originals' and
+    'reconstructions' (min(images, B), T, H, W, C). An example whose
+    reconstruction is not finite measures NaN.
+  """
+  original = batch['image']
+  reconstruction, out = model.apply(variables, original, keys=keys,
+                                    train=False)
+  # Rounding to uint8 would turn NaN into an ordinary level.
+  finite_B = jnp.isfinite(reconstruction).all(axis=(1, 2, 3, 4))
+  x, y = (image_metrics.to_uint8(a) for a in (original, reconstruction))
+  values = {'mse': image_metrics.mse(x, y), 'psnr': image_metrics.psnr(x, y)}
+  if image_metrics.has_ssim(x.shape):
+    values['ssim'] = image_metrics.ssim(x, y)
+  values = {name: jnp.where(finite_B, value, jnp.nan)
+            for name, value in values.items()}
+  if 'kl_sum' in out['code'].losses:
+    values['kl_bits'] = out['code'].losses['kl_sum'] / math.log(2)
+  if images:
+    values.update(originals=x[:images], reconstructions=y[:images])
+  return values
+
+
+def quantised(model: Any, variables: Mapping, batch: Mapping,
+              keys: jax.Array | None = None) -> dict[str, jax.Array]:
+  """PSNR of each example when its latent means are rounded.
+
+  Args:
+    model, variables, keys: as in `measure`.
+    batch: 'image', and 'step', a scalar in the latent's unit: means become
+      multiples of it; 0 leaves them as they are.
+
+  Returns:
+    'psnr' (B,) and 'symbols' (B, L, c): the multiples as floats, the means
+    themselves at step 0, or always the integer ids (B, L, 1) of a discrete
+    code, which is never rounded.
+  """
+  image, step = batch['image'], batch['step']
+  code = model.apply(variables, image, keys=keys, train=False,
+                     method='encode')
+  symbols, z_BxLxc = code.z, code.z
+  if code.ids is not None:
+    symbols = code.ids.reshape(*code.ids.shape[:2], -1)
+  else:
+    unit = jnp.where(step > 0, step, 1)
+    symbols = jnp.where(step > 0, jnp.round(z_BxLxc / unit), z_BxLxc)
+    z_BxLxc = symbols * unit
+  size = model.size
+  grid = (image.shape[1] // size.tubelet, image.shape[2] // size.patch,
+          image.shape[3] // size.patch)
+  reconstruction = model.apply(variables, z_BxLxc, grid, method='decode')
+  psnr = image_metrics.psnr(image, reconstruction)
+  finite_B = jnp.isfinite(reconstruction).all(axis=(1, 2, 3, 4))
+  return {'psnr': jnp.where(finite_B, psnr, jnp.nan), 'symbols': symbols}
