@@ -1,0 +1,143 @@
+"""Finding 1: the number of floats in the code predicts reconstruction.
+
+Reproduces figure 2 of ViTok (arXiv 2501.09755, section 4.1; numbers of its
+appendix's figure 17): PSNR and SSIM against E = L c, the floats of the code.
+
+Varied: patch size p (so the number of tokens L) and channels c, so that equal
+E is reached in several ways. Held within a preset: data, resolution, batch,
+steps, losses and the compute of a step: where a smaller patch means more
+tokens, `:cpu` takes narrower towers (4.4 and 4.65 GFLOP a step). Towers are
+at least as wide as a patch has numbers (3 p^2), or the patch embedding would
+be a second bottleneck; `:paper` is the exception, since there p = 32 meets
+width 768, and its arm `wide` asks what that costs.
+
+Judged: quality rises with E; tokens and channels are worth the same per
+doubling (equivalence within 0.25 dB); the law is straight in log E; and it
+predicts the values of E, and the patch size, that it was not fitted to. Units
+below their own patch PCA are left out as limited by optimisation. A second
+seed on five units gives the pure error, the ends are trained three times as
+long (convergence), and at three learning rates where the preset pays for it
+(`:cpu` does not; its report says so). Arm `per_nat`: squared errors summed
+plus a constant price for each nat of the code, since the paper's mean over
+tokens and channels makes a nat cheaper the larger the code.
+"""
+
+from vitok import sizes, sweeps
+
+CONFIG = 'configs/vitok.py'
+
+# Rows of a grid: towers of the encoder and decoder, patch, channels, and the
+# peak learning rate of those towers (absolute: not scaled by the batch).
+PRESETS = {
+    # Two cores, minutes. E from 32 to 1024 floats for 3072 numbers.
+    'cpu': dict(
+        grid=(('P-N', 8, (2, 4, 8, 16, 32, 64), 2.3e-3),
+              ('A-F', 4, (1, 2, 4, 8, 16), 3.3e-3)),
+        steps=400, seeds=2,
+        repeated=('p8c4', 'p8c16', 'p8c64', 'p4c2', 'p4c16'),
+        multiples=(), arms={'per_nat': 'ends'},
+        data=dict(sources=('photographs',), resolution=32), batch_size=32,
+        evaluation=dict(split='test', batch_size=256, count=256),
+        logging=dict(every=50, tensorboard=False), dtype='float32',
+        remat='none'),
+    # One accelerator, a day.
+    'gpu1': dict(
+        grid=(('S-B', 16, (16, 32, 64, 128, 256), 4e-4),
+              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4),
+              ('S-B', 4, (1, 2, 4, 8, 16), 4e-4)),
+        steps=10_000, seeds=2,
+        repeated=('p16c16', 'p16c256', 'p8c16', 'p4c1', 'p4c16'),
+        multiples=(0.5, 2.0), arms={'per_nat': 'all'},
+        data=dict(sources=('tfds:imagenet_resized/64x64',), resolution=64),
+        batch_size=256,
+        evaluation=dict(split='validation', batch_size=500, count=5_000),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
+        remat='none'),
+    # A node of eight accelerators. The p = 32 towers are wide and shallow:
+    # 768 numbers a token would not hold a patch of 3072.
+    'gpu': dict(
+        grid=(('Sw3072d2h48-Bw3072d4h48', 32, (16, 32, 64, 128, 256), 2e-4),
+              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4),
+              ('S-B', 8, (1, 2, 4, 8, 16), 4e-4)),
+        steps=25_000, seeds=2,
+        repeated=('p32c16', 'p32c256', 'p16c16', 'p8c1', 'p8c16'),
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends'},
+        data=dict(sources=('tfds:imagenet2012',), resolution=256),
+        batch_size=512,
+        evaluation=dict(split='validation', batch_size=512, count=0),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
+        remat='none'),
+    # The paper's fifteen points, steps and rate (1e-4 per 256 images); its
+    # 450 M photographs are private, so ImageNet alone.
+    'paper': dict(
+        grid=(('S-B', 32, (4, 8, 16, 32, 64), 4e-4),
+              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4),
+              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4)),
+        steps=100_000, seeds=2,
+        repeated=('p32c4', 'p32c64', 'p16c16', 'p8c4', 'p8c64'),
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'wide': 'p32'},
+        data=dict(sources=('tfds:imagenet2012',), resolution=256),
+        batch_size=1024,
+        evaluation=dict(split='validation', batch_size=512, count=0),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
+        remat='none'),
+}
+
+# The weight makes a nat cost what it costs under the mean at E = 256.
+ARMS = {
+    'per_nat': {'loss.kl_reduction': 'sum', 'loss.kl_weight': 1e-3 / 256},
+    'wide': {
+        'model.encoder.width': 3072, 'model.encoder.depth': 2,
+        'model.encoder.heads': 48, 'model.decoder.width': 3072,
+        'model.decoder.depth': 4, 'model.decoder.heads': 48,
+        'optimizer.learning_rate': 2e-4},
+}
+
+CLAIMS = (
+    dict(name='code_size_sets_quality', rule='slope_above', x='code_floats',
+         margin=1.0,
+         text='A doubling of E, the floats of the code, is worth more than '
+         '1 dB of PSNR.'),
+    dict(name='tokens_equal_channels', rule='equal_slopes',
+         x=['tokens', 'channels'], margin=0.25,
+         text='E is what counts: a doubling of tokens and a doubling of '
+         'channels are worth the same, within 0.25 dB.'),
+    dict(name='law_is_straight', rule='straight', x='code_floats', margin=0.1,
+         text='PSNR is linear in log2 E: the slope changes by less than '
+         '0.2 dB from one doubling to the next.'),
+    dict(name='predicts_code_sizes', rule='predicts', x='code_floats',
+         hold_out='code_floats', margin=0.5,
+         text='Fitted without one value of E, the law predicts it to '
+         '0.5 dB.'),
+    dict(name='predicts_patches', rule='predicts', x='code_floats',
+         hold_out='patch', margin=0.5,
+         text='Fitted without one patch size, the law predicts its units to '
+         '0.5 dB.'),
+)
+
+
+def units(preset):
+  """The runs of a preset.
+
+  Args:
+    preset: key of `PRESETS`.
+
+  Yields:
+    `sweeps.Unit`s, those that share a compiled step side by side.
+  """
+  numbers = PRESETS[preset]
+  points = [
+      sweeps.Point(f'p{patch}c{c}',
+                   {'model.name': str(sizes.parse(f'{towers}/1x{patch}x{c}')),
+                    **sweeps.common(numbers)}, rate)
+      for towers, patch, channels, rate in numbers['grid'] for c in channels]
+  ends = {f'p{patch}c{c}' for _, patch, channels, _ in numbers['grid']
+          for c in (channels[0], channels[-1])}
+  chosen = {'ends': ends, 'all': {point.name for point in points},
+            'p32': {point.name for point in points if 'p32' in point.name}}
+  yield from sweeps.expand(
+      points, steps=numbers['steps'],
+      seeds={name: numbers['seeds'] for name in numbers['repeated']},
+      longer=ends, tuned=ends, multiples=numbers['multiples'],
+      arms={arm: (ARMS[arm], chosen[which])
+            for arm, which in numbers['arms'].items()})

@@ -1,0 +1,220 @@
+"""An experiment file, read: named units of dotted overrides.
+
+An experiment file defines
+
+  PRESETS        {'cpu': numbers, 'gpu1': ..., 'gpu': ..., 'paper': ...}
+  CLAIMS         what is judged and how (`vitok.scaling.claims`)
+  units(preset)  yields a `Unit` for each run
+  CONFIG         the base config file; 'configs/vitok.py' if it is not given
+
+and its docstring says which figure it reproduces. On a command line it is a
+path with an optional preset: `experiments/bottleneck_scaling.py:gpu1`.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+from etils import epath
+
+from vitok import config as config_lib
+from vitok import errors
+from vitok.sweeps import files
+
+DEFAULT_PRESET = 'cpu'
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+  """One run of a sweep.
+
+  Attributes:
+    name: unique in its experiment; the name of its workdir.
+    overrides: {dotted config key: value}, on top of the base config.
+    factors: what the report groups by: 'role', 'configuration', 'arm'
+      (`vitok.scaling.claims`) and any column of the experiment's own.
+  """
+  name: str
+  overrides: dict
+  factors: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """Units of one preset, with the overrides that the user gives to all.
+
+  Attributes:
+    name: stem of the experiment's file.
+    preset: one of the file's PRESETS.
+    spec: as the command line gave it: path, colon, preset.
+    about: docstring of the file.
+    claims: its CLAIMS.
+    units: in the order in which they run.
+    config: path of the base config.
+    overrides: {dotted config key: value} of the user, for every unit.
+  """
+  name: str
+  preset: str
+  spec: str
+  about: str
+  claims: tuple
+  units: tuple
+  config: str
+  overrides: dict
+
+  def resolve(self, unit: Unit):
+    """The unit's whole config, locked.
+
+    Raises:
+      InputError: an override that names no field or has the wrong type.
+    """
+    base = config_lib.load(self.config)
+    config_lib.override(base, unit.overrides)
+    return config_lib.override(base, self.overrides).lock()
+
+  def unit(self, name: str) -> Unit:
+    """The unit of that name.
+
+    Raises:
+      InputError: there is none, with the nearest one.
+    """
+    names = [unit.name for unit in self.units]
+    if name not in names:
+      raise errors.InputError('--unit', name, f'is no unit of {self.name}',
+                              errors.nearest(name, names))
+    return self.units[names.index(name)]
+
+  def record(self) -> dict:
+    """What `sweep.json` holds (schema: `vitok.scaling.claims`)."""
+    return json.loads(json.dumps(dict(
+        experiment=self.name, preset=self.preset, about=self.about,
+        config=pathlib.Path(self.config).name, overrides=self.overrides,
+        claims=self.claims,
+        units=[dataclasses.asdict(unit) for unit in self.units])))
+
+
+def load(spec: str, overrides: dict | None = None) -> Experiment:
+  """Reads `path[:preset]` and puts the user's overrides on every unit.
+
+  Args:
+    spec: path of an experiment file, and a preset after a colon ('cpu').
+    overrides: {dotted config key: value or text}.
+
+  Raises:
+    InputError: an unknown file or preset, a file that is not an experiment,
+      or an override that is unknown, of the wrong type, or of a field which
+      the experiment itself varies.
+  """
+  path, _, preset = spec.partition(':')
+  module = config_lib.load_module(path, 'EXPERIMENT')
+  for field in ('PRESETS', 'CLAIMS', 'units'):
+    if not hasattr(module, field):
+      raise errors.InputError('EXPERIMENT', path, f'defines no {field}')
+  preset = preset or DEFAULT_PRESET
+  errors.one_of('EXPERIMENT', preset, tuple(module.PRESETS))
+  units = tuple(module.units(preset))
+  _check_names(path, units)
+  experiment = Experiment(
+      name=pathlib.Path(path).stem, preset=preset, spec=f'{path}:{preset}',
+      about=(module.__doc__ or '').strip(), claims=tuple(module.CLAIMS),
+      units=units, overrides={},
+      config=_base(path, getattr(module, 'CONFIG', 'configs/vitok.py')))
+  return dataclasses.replace(
+      experiment, overrides=_typed(experiment, overrides or {}))
+
+
+def record(experiment: Experiment, workdir) -> dict:
+  """Writes `<workdir>/sweep.json`, or checks the one that is there.
+
+  Claims stay as they were at launch: a later edit of the file changes no
+  verdict (the first line of the report's rules says which ones judge).
+
+  Returns:
+    What the file holds.
+
+  Raises:
+    InputError: the workdir holds another sweep (another experiment, preset,
+      units or overrides) or a run, or cannot be written.
+  """
+  path, new = epath.Path(workdir) / 'sweep.json', experiment.record()
+  if not path.exists():
+    if (path.parent / 'config.json').exists():
+      raise errors.InputError('--workdir', str(workdir),
+                              'holds a run, not a sweep', f'{workdir}-sweep')
+    files.write_text(path, json.dumps(new, indent=1) + '\n', '--workdir')
+    return new
+  old = stored(workdir)
+  for field in ('experiment', 'preset', 'overrides', 'config', 'units'):
+    if old.get(field) != new[field]:
+      raise errors.InputError(
+          '--workdir', str(workdir), _difference(field, old, new),
+          f'{workdir}-2')
+  return old
+
+
+def stored(workdir) -> dict:
+  """What `<workdir>/sweep.json` holds.
+
+  Raises:
+    InputError: there is no such file, or it is not a sweep's.
+  """
+  path = epath.Path(workdir) / 'sweep.json'
+  try:
+    held = json.loads(path.read_text())
+    return {**held, 'units': list(held['units'])}
+  except OSError:
+    raise errors.InputError('--workdir', str(workdir),
+                            'holds no sweep.json') from None
+  except (ValueError, KeyError, TypeError) as error:
+    raise errors.InputError(str(path), None,
+                            f'is not a sweep: {error}') from error
+
+
+def _difference(field, old, new):
+  """One line on how two records of a sweep differ in `field`."""
+  if field != 'units':
+    return (f'holds a sweep with {field} {old.get(field)!r}, '
+            f'not {new[field]!r}')
+  before = {unit['name']: unit for unit in old['units']}
+  after = {unit['name']: unit for unit in new['units']}
+  odd = next((name for name in {**before, **after}
+              if before.get(name) != after.get(name)), 'their order')
+  return f'holds a sweep with other units: {odd} differs'
+
+
+def _base(path, config):
+  """The base config: from the current folder, else beside the experiment."""
+  beside = pathlib.Path(path).resolve().parent.parent / config
+  return config if pathlib.Path(config).is_file() else str(beside)
+
+
+def _check_names(path, units):
+  names = [unit.name for unit in units]
+  if not names:
+    raise errors.InputError('EXPERIMENT', path, 'yields no unit')
+  for name in names:
+    if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9._-]*', name):
+      raise errors.InputError('EXPERIMENT', path,
+                              f'unit {name!r} cannot be the name of a folder')
+    if names.count(name) > 1:
+      raise errors.InputError('EXPERIMENT', path,
+                              f'yields the unit {name!r} twice')
+
+
+def _typed(experiment, overrides):
+  """The user's overrides with the types of their fields, none of them varied.
+
+  Two spellings of one value (`x`, `('x',)`) must be equal in sweep.json.
+  """
+  leaves = config_lib.flatten(config_lib.override(
+      config_lib.load(experiment.config), overrides))
+  for key in overrides:
+    varied = {json.dumps(unit.overrides.get(key))
+              for unit in experiment.units}
+    if len(varied) > 1:
+      raise errors.InputError(
+          f'config.{key}', overrides[key],
+          f'is what {experiment.name} varies: it cannot be the same for all',
+          'another preset')
+  return {key: leaves[key] for key in sorted(overrides)}
