@@ -48,13 +48,13 @@ def make_mesh(
   shown = ' x '.join(map(str, sizes))
   if min(sizes) < -1 or 0 in sizes or sizes.count(-1) > 1:
     raise errors.InputError(
-        'mesh', shown, 'sizes are positive, and at most one is -1 (the rest)')
+        'config.mesh', shown, 'sizes are positive, and at most one is -1 (the rest)')
   known = math.prod(size for size in sizes if size > 0)
   if len(devices) % known or (-1 not in sizes and known != len(devices)):
     raise errors.InputError(
-        'mesh', shown,
+        'config.mesh', shown,
         f'replica x fsdp x tensor does not make {len(devices)} devices',
-        f'mesh.replica=-1 with fsdp x tensor a divisor of {len(devices)}')
+        f'config.mesh.replica=-1 with fsdp x tensor a divisor of {len(devices)}')
   sizes = [len(devices) // known if size == -1 else size for size in sizes]
   # Auto: the default since JAX 0.9 is Explicit, which rejects the product of
   # a batch-sharded activation with an FSDP-sharded kernel.
@@ -75,7 +75,7 @@ def batch_sharding(mesh: Mesh, rows: int | None = None) -> NamedSharding:
   shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
   if rows is not None and rows % shards:
     raise errors.InputError(
-        'batch_size', rows, f'does not split over {shards} groups of devices',
+        'config.batch_size', rows, f'does not split over {shards} groups of devices',
         max(rows // shards, 1) * shards)
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
@@ -141,10 +141,10 @@ def _rules(config):
   """`config.rules` as a dictionary, each mesh axis known, no name twice."""
   rules = {}
   for name, axis in config.rules:
-    errors.one_of('sharding.rules', axis, AXES)
+    errors.one_of('config.sharding.rules', axis, (*AXES, None))
     if name in rules or name == LAYERS:
       why = 'has two rules' if name in rules else 'is never split'
-      raise errors.InputError('sharding.rules', name, f'this axis {why}')
+      raise errors.InputError('config.sharding.rules', name, f'this axis {why}')
     rules[name] = axis
   return rules
 
@@ -156,7 +156,7 @@ def _spec(path, names, shape, mesh, rules, fsdp_min_size):
     if axes.count(axis) > 1:
       both = ' and '.join(name for name in names if rules.get(name) == axis)
       raise errors.InputError(
-          'sharding.rules', axis, f'is given to both {both} of {path}')
+          'config.sharding.rules', axis, f'is given to both {both} of {path}')
   one_layer = math.prod(size for name, size in zip(names, shape, strict=True)
                         if name != LAYERS)
   for i, axis in enumerate(axes):
@@ -167,7 +167,7 @@ def _spec(path, names, shape, mesh, rules, fsdp_min_size):
       axes[i] = None
     elif not fits:
       raise errors.InputError(
-          f'mesh.{axis}', mesh.shape[axis],
+          f'config.mesh.{axis}', mesh.shape[axis],
           f'does not divide the {shape[i]} {names[i]} of {path}',
           math.gcd(shape[i], mesh.shape[axis]))
   if 'fsdp' not in axes and one_layer >= fsdp_min_size:

@@ -19,7 +19,7 @@ The first group that matches a parameter has it.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,8 +29,6 @@ import optax
 
 from vitok import errors
 from vitok.training import mesh as mesh_lib
-
-GROUP_KEYS = ('match', 'learning_rate', 'weight_decay', 'frozen', 'layer_decay')
 
 
 def schedule(
@@ -54,14 +52,14 @@ def schedule(
     InputError: the schedule is unknown, or would climb to its minimum.
   """
   errors.one_of(
-      'optimizer.schedule', config.schedule, ('cosine', 'constant'))
+      'config.optimizer.schedule', config.schedule, ('cosine', 'constant'))
   share = batch_size / config.reference_batch if config.reference_batch else 1
   floor = config.min_learning_rate
   if config.schedule == 'constant':
     floor = None
   elif floor > config.learning_rate * share:
     raise errors.InputError(
-        'optimizer.min_learning_rate', floor,
+        'config.optimizer.min_learning_rate', floor,
         f'is above the peak at batch size {batch_size}',
         f'{config.learning_rate * share:g}')
   rate = config.learning_rate if learning_rate is None else learning_rate
@@ -100,8 +98,8 @@ def build(
     needs `params`).
 
   Raises:
-    InputError: see `schedule`; a group has an unknown key, an impossible value,
-      or gets no parameter.
+    InputError: see `schedule`; a group gets no parameter, or its `layer_decay`
+      no stack of layers.
   """
   labels, factors, decays = _plan(config, params)
   adam = optax.scale_by_adam(b1=config.b1, b2=config.b2)
@@ -128,49 +126,36 @@ def _plan(config, params):
       params, is_leaf=mesh_lib.is_boxed)
   paths = [jax.tree_util.keystr(path, simple=True, separator='/')
            for path, _ in flat]
-  groups = [_checked(i, group) for i, group in enumerate(config.groups)]
-  owner = [next((i for i, group in enumerate(groups)
-                 if re.fullmatch(group['match'], path)), None)
-           for path in paths]
-  for i, group in enumerate(groups):
-    if i not in owner:
+  names = [mesh_lib.axis_names(leaf) for _, leaf in flat]
+  owners = [next((i for i, group in enumerate(config.groups)
+                  if re.fullmatch(group['match'], path)), None)
+            for path in paths]
+  for i, group in enumerate(config.groups):
+    mine = [axes for axes, owner in zip(names, owners, strict=True)
+            if owner == i]
+    if not mine:
       raise errors.InputError(
-          f'optimizer.groups[{i}].match', group['match'],
+          'config.optimizer.groups', group['match'],
           'matches no parameter that an earlier group left',
           errors.nearest(group['match'], paths))
+    if 'layer_decay' in group and not any(
+        mesh_lib.LAYERS in axes for axes in mine):
+      raise errors.InputError(
+          'config.optimizer.groups', group['match'],
+          'has layer_decay but matches no stack of layers', 'encoder/blocks/.*')
   plan = []
-  for path, (_, leaf), i in zip(paths, flat, owner, strict=True):
-    group = groups[i] if i is not None else {}
+  for (_, leaf), path, axes, owner in zip(
+      flat, paths, names, owners, strict=True):
+    group = {} if owner is None else config.groups[owner]
     frozen = group.get('frozen', False)
     factor = 0.0 if frozen else group.get('learning_rate', 1.0)
     decay = group.get('weight_decay', config.weight_decay)
-    names = mesh_lib.axis_names(leaf)
-    if 'layer_decay' in group and mesh_lib.LAYERS in names:
-      shape = jax.tree.leaves(leaf)[0].shape
-      axis = names.index(mesh_lib.LAYERS)
-      powers = np.arange(shape[axis])[::-1].reshape(
-          [-1 if i == axis else 1 for i in range(len(shape))])
-      factor = np.float32(factor * group['layer_decay'] ** powers)
+    if 'layer_decay' in group and mesh_lib.LAYERS in axes:
+      shape = [size if axis == mesh_lib.LAYERS else 1 for size, axis in zip(
+          jax.tree.leaves(leaf)[0].shape, axes, strict=True)]
+      height = np.arange(max(shape))[::-1].reshape(shape)  # Above layer i.
+      factor = np.float32(factor * group['layer_decay'] ** height)
     plan.append((
         'frozen' if frozen else 'trained', factor,
         decay if re.fullmatch('(.*/)?kernel', path) else 0.0))
   return [treedef.unflatten(column) for column in zip(*plan, strict=True)]
-
-
-def _checked(i: int, group: Mapping[str, Any]) -> dict[str, Any]:
-  """Group number `i` as a dictionary, its keys and values in range."""
-  group, key = dict(group), f'optimizer.groups[{i}]'
-  for name in group:
-    errors.one_of(key, name, GROUP_KEYS)
-  try:
-    re.compile(group['match'])
-  except KeyError:
-    raise errors.InputError(key, group, 'has no match', 'match') from None
-  except re.error as error:
-    raise errors.InputError(
-        f'{key}.match', group['match'], f'is no regular expression: {error}'
-    ) from None
-  for name in ('learning_rate', 'weight_decay', 'layer_decay'):
-    if group.get(name, 0.0) < 0.0:
-      raise errors.InputError(f'{key}.{name}', group[name], 'is negative', 0.0)
-  return group
