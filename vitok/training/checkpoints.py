@@ -32,7 +32,7 @@ from vitok.training import manifest
 
 DIRECTORY = 'checkpoints'
 _JOURNAL = 'UNFINISHED.json'
-_NONE, _ALL_DAMAGED = -1, -2  # What process 0 may broadcast beside a step.
+_HALF = 'orbax-checkpoint-tmp'  # In the name of what Orbax has not committed.
 
 
 class CheckpointError(RuntimeError):
@@ -71,7 +71,7 @@ class Checkpoints:
 
   def should_save(self, step: int) -> bool:
     """Whether the cadence asks for step; raises a background save's error."""
-    if self._thread is not None and not self._thread.is_alive():
+    if self._error is not None:  # No barrier here: processes differ in time.
       self.wait()
     every = self._config.every
     return bool(every and step and step % every == 0 and step != self._newest)
@@ -98,13 +98,16 @@ class Checkpoints:
     path = self.directory / str(step)
     items = {name: ocp.args.PyTreeSave({name: tree})
              for name, tree in _nested(state).items()}
+    items['meta'] = ocp.args.JsonSave({**meta, 'step': step})
     try:
       if jax.process_index() == 0:
-        # One of an abandoned future or a damaged one: it was not restored.
-        self._delete([step] if path.exists() else [])
+        if path.exists():  # Damaged, or of a future that was left behind.
+          if self._newest is None:
+            raise FileExistsError('it exists, and no checkpoint was restored')
+          self._delete([step])
         self._write_journal([step])
-      self._orbax.save(path, ocp.args.Composite(
-          meta=ocp.args.JsonSave({**meta, 'step': step}), **items))
+      with jax.transfer_guard('allow'):
+        self._orbax.save(path, ocp.args.Composite(**items))
     except Exception as error:
       self._fail(path, error)
     self._newest = step
@@ -147,27 +150,32 @@ class Checkpoints:
       TreeMismatchError: names the first paths that differ.
     """
     self.wait()
-    chosen, failure = _NONE, None
-    if jax.process_index() == 0:
-      try:
-        found = _newest_whole(self.directory, step, (), self._damaged)
-        chosen = _NONE if found is None else found
-      except CheckpointError as error:
-        chosen, failure = _ALL_DAMAGED, error
-    chosen = int(multihost_utils.broadcast_one_to_all(np.int32(chosen)))
-    if chosen == _ALL_DAMAGED:
-      raise failure or CheckpointError(
-          f'{self.directory}: no checkpoint is whole; see process 0')
-    if chosen == _NONE:
-      return None
-    path = self.directory / str(chosen)
-    _check_tree(path, abstract_state)
-    restored = _read(path, _nested(abstract_state))
+    with jax.transfer_guard('allow'):
+      chosen = self._choose(step)
+      if chosen is None:
+        return None
+      path = self.directory / str(chosen)
+      _check_tree(path, abstract_state)
+      restored = _flat(_read(path, _nested(abstract_state)))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract_state)
-    flat = _flat(restored)
-    state = treedef.unflatten([flat[_name(key)] for key, _ in leaves])
+    state = treedef.unflatten([restored[_name(key)] for key, _ in leaves])
     self._newest = chosen
     return state, _read_meta(path), chosen
+
+  def _choose(self, step):
+    """Process 0 verifies; all processes take or refuse what it found."""
+    chosen, failure = None, None
+    if jax.process_index() == 0:
+      try:
+        chosen = _newest_whole(self.directory, step, (), self._damaged)
+      except (CheckpointError, errors.InputError) as error:
+        failure = error
+    found, failed = multihost_utils.broadcast_one_to_all(
+        np.asarray([-1 if chosen is None else chosen, failure is not None],
+                   np.int32))
+    if failed:
+      raise failure or CheckpointError(f'{self.directory}: see process 0')
+    return int(found) if found >= 0 else None
 
   def _finish(self, path):
     """In the background: Orbax commits, then our manifest, then deletions."""
@@ -211,10 +219,9 @@ class Checkpoints:
 
   def _clean_up(self):
     """Removes what a killed (or failed) save or deletion left."""
+    unfinished = _unfinished(self.directory)
     for path in self.directory.iterdir():
-      if not path.is_dir():
-        continue
-      if not path.name.isdigit() or _unfinished(path):
+      if _HALF in path.name or path.name in unfinished:
         logging.warning('removing the unfinished checkpoint %s', path)
         path.rmtree()
     self._journal.unlink(missing_ok=True)
@@ -247,13 +254,18 @@ def restore_params(path: epath.PathLike, subtree: str = '',
   if step is None:
     raise errors.InputError('checkpoint', str(path), 'holds no checkpoint')
   path = directory / str(step)
-  stored = _flat(_metadata(path))
+  fields = _fields(path)
+  if field not in fields:
+    raise errors.InputError('checkpoint', field, f'is not saved in {path}',
+                            errors.nearest(field, fields))
+  stored = _flat(_metadata(path, [field]))
   prefix = '/'.join(part for part in (field, subtree) if part)
   wanted = {name: leaf for name, leaf in stored.items()
             if f'{name}/'.startswith(f'{prefix}/')}
   if not wanted:
-    raise errors.InputError('subtree', prefix, f'is not in {path}',
-                            errors.nearest(prefix, sorted(stored)))
+    paths = {name.split('/', 1)[1].rsplit('/', 1)[0] for name in stored}
+    raise errors.InputError('subtree', subtree, f'is not in {path}',
+                            errors.nearest(subtree, sorted(paths)))
   tree = _read(path, _unflat(wanted), numpy=True)
   for part in prefix.split('/'):
     tree = tree[part]
@@ -286,16 +298,19 @@ def _steps(directory):
   """Steps on disk in ascending order, without those still being written."""
   if not directory.exists():
     return []
+  unfinished = _unfinished(directory)
   return sorted(int(path.name) for path in directory.iterdir()
-                if path.name.isdigit() and not _unfinished(path))
+                if path.name.isdigit() and path.name not in unfinished)
 
 
-def _unfinished(path):
+def _unfinished(directory):
+  """Names of the directories that are being written or deleted."""
   try:
-    journal = json.loads((path.parent / _JOURNAL).read_text())
+    steps = json.loads((directory / _JOURNAL).read_text())
   except (FileNotFoundError, ValueError):
-    return False
-  return int(path.name) in journal and not (path / manifest.NAME).exists()
+    return set()
+  return {str(step) for step in steps
+          if not (directory / str(step) / manifest.NAME).exists()}
 
 
 def _check_tree(path, abstract_state):
@@ -303,7 +318,7 @@ def _check_tree(path, abstract_state):
   def described(tree):
     return {name: f'{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}'
             for name, leaf in _flat(tree).items()}
-  stored = described(_metadata(path))
+  stored = described(_metadata(path, _fields(path)))
   wanted = described(_nested(abstract_state))
   different = [
       f'{name}: {stored.get(name, "absent")} in the checkpoint, '
@@ -316,12 +331,16 @@ def _check_tree(path, abstract_state):
         f'{path} holds another tree: {"; ".join(different[:8])}{more}')
 
 
-def _metadata(path):
-  """Nested dict of Orbax array metadata (shape, dtype), by field."""
+def _fields(path):
+  """Names of the state's fields that a checkpoint holds."""
+  return sorted(item.name for item in path.iterdir()
+                if item.is_dir() and item.name != 'meta')
+
+
+def _metadata(path, fields):
+  """Nested dict of Orbax's array metadata (shape, dtype), by field."""
   handler = ocp.PyTreeCheckpointHandler()
-  names = [item.name for item in path.iterdir()
-           if item.is_dir() and item.name != 'meta']
-  return {name: handler.metadata(path / name).tree[name] for name in names}
+  return {name: handler.metadata(path / name).tree[name] for name in fields}
 
 
 def _read(path, tree, numpy=False):

@@ -58,8 +58,8 @@ def verify(directory: epath.PathLike, parts: tuple[str, ...] = ()) -> None:
 
   Args:
     directory: of one checkpoint.
-    parts: the first-level names to read; (): all. A reader of the parameters
-      need not read the optimizer.
+    parts: the subdirectories to read beside the files at the top; (): all. A
+      reader of the parameters need not read the optimizer.
 
   Raises:
     Damaged: no manifest, an unreadable one, or the first file that differs.
@@ -69,7 +69,7 @@ def verify(directory: epath.PathLike, parts: tuple[str, ...] = ()) -> None:
     files = json.loads((directory / NAME).read_text())['files']
     files = {name: (entry['bytes'], entry['sha256'])
              for name, entry in files.items()
-             if not parts or name.split('/')[0] in parts}
+             if not parts or name.split('/')[0] in (name, *parts)}
   except FileNotFoundError:
     raise Damaged('it has no manifest') from None
   except (ValueError, KeyError, TypeError, AttributeError) as error:
