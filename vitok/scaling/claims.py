@@ -34,10 +34,12 @@ hand. Fields of a claim (those without a default must be given):
               also trained `ratio` times as long, the slope may move by
               max(relative * |slope|, absolute).
   rates       {'values': 3, 'sizes': 'ends'}: learning rates tried, with the
-              best one interior, at the smallest and largest x ('ends') or at
-              every configuration ('all').
+              best one interior, at sizes that cover `span` ('ends') or at every
+              configuration ('all').
   seed_df     degrees of freedom of the pure error between seeds that the
               check 'seeds' needs (three configurations with two seeds): 3.
+  span        part of the range of log2 x that units trained longer, and sizes
+              whose rates were tried, must cover: 0.5.
   requires    which checks must be met, else the verdict is undecided:
               ('complete', 'convergence', 'rates', 'seeds', 'null').
 
@@ -139,6 +141,7 @@ class Claim:
       default_factory=lambda: dict(ratio=3, relative=0.15, absolute=0.0))
   rates: Mapping = dataclasses.field(
       default_factory=lambda: dict(values=3, sizes='ends'))
+  span: float = 0.5
   requires: tuple[str, ...] = CHECKS
 
   @property

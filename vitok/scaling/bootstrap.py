@@ -1,0 +1,102 @@
+"""Hierarchical bootstrap: seeds within configurations, images by group.
+
+Units are a fixed design and are never resampled. What would differ if the
+sweep were repeated is the seed of each run and the images it is judged on:
+
+- images are drawn by `group` (the photograph that a crop came from), one draw
+  for all units at once, since they are evaluated on the same images;
+- seeds are drawn within their configuration. Deviations from its mean are
+  stretched by sqrt(n / (n - 1)), without which n = 2 seeds show half of their
+  variance; a configuration with one seed draws from the deviations of all
+  the others.
+
+Letters: R replicates, U units, N images, G groups, V arrays per image.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+COUNT = 2000  # Replicates; the 5% point then has an error of .06 sd.
+_CHUNK = 100
+
+
+def resample_images(values_VxN: np.ndarray, group_N: np.ndarray, *,
+                    count: int = COUNT, seed: int = 0) -> np.ndarray:
+  """Means over images with groups drawn anew.
+
+  Args:
+    values_VxN: one row per thing measured, all on the same images.
+    group_N: the independent unit that each image belongs to.
+    count: replicates.
+    seed: of the draws; equal seeds give equal draws, so that two calls over
+      the same groups are paired.
+
+  Returns:
+    (R, V) means.
+  """
+  _, group_N = np.unique(group_N, return_inverse=True)
+  groups = int(group_N.max()) + 1
+  sums_GxV = np.zeros((groups, len(values_VxN)))
+  np.add.at(sums_GxV, group_N, np.asarray(values_VxN, np.float64).T)
+  sizes_G = np.bincount(group_N).astype(np.float64)
+  random = np.random.default_rng(seed)
+  means = []
+  for start in range(0, count, _CHUNK):
+    rows = min(_CHUNK, count - start)
+    draws = random.integers(groups, size=(rows, groups))
+    draws += groups * np.arange(rows)[:, None]
+    weights_RxG = np.bincount(draws.ravel(), minlength=rows * groups)
+    weights_RxG = weights_RxG.reshape(rows, groups).astype(np.float64)
+    means.append(weights_RxG @ sums_GxV / (weights_RxG @ sizes_G)[:, None])
+  return np.concatenate(means)
+
+
+def resample_seeds(y_RxU: np.ndarray, configurations: Sequence, *,
+                   level: float = 0.9, seed: int = 0) -> np.ndarray:
+  """Adds what drawing the seeds anew does to `y_RxU`.
+
+  With few degrees of freedom a percentile interval is too short (at 5 of them
+  by a fifth), as a normal interval is against Student's; the deviations are
+  stretched by the ratio of these two at `level`.
+
+  Args:
+    y_RxU: each unit's response, replicated over images.
+    configurations: of each unit.
+    level: coverage that is wanted.
+    seed: of the draws.
+
+  Returns:
+    (R, U); only the image part where no configuration has two seeds.
+  """
+  labels = np.asarray(configurations)
+  strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+  freedom = sum(len(units) - 1 for units in strata)
+  if not freedom:
+    return y_RxU
+  tail = (1 + level) / 2
+  stretch = stats.t.ppf(tail, freedom) / stats.norm.ppf(tail)
+  random = np.random.default_rng((seed, 1))
+  rows = np.arange(len(y_RxU))[:, None]
+  deviations_RxU = np.zeros_like(y_RxU)
+  for units in strata:
+    if len(units) > 1:
+      part = y_RxU[:, units]
+      deviations_RxU[:, units] = stretch * np.sqrt(
+          len(units) / (len(units) - 1)) * (part - part.mean(1, keepdims=True))
+  repeated = np.concatenate([units for units in strata if len(units) > 1])
+  drawn_RxU = np.empty_like(y_RxU)
+  for units in strata:
+    pool = units if len(units) > 1 else repeated
+    picks = random.integers(len(pool), size=(len(y_RxU), len(units)))
+    drawn_RxU[:, units] = (y_RxU[:, units].mean(1, keepdims=True)
+                           + deviations_RxU[rows, pool[picks]])
+  return drawn_RxU
+
+
+def interval(values_R: np.ndarray, level: float) -> tuple[float, float]:
+  """The central `level` of replicates."""
+  tail = (1 - level) / 2
+  low, high = np.quantile(values_R, (tail, 1 - tail))
+  return float(low), float(high)

@@ -1,0 +1,197 @@
+"""Reads the workdir of a sweep: its units, whatever state they are in.
+
+What lies where is written down in `vitok.scaling.claims`.
+"""
+
+import dataclasses
+import io
+import json
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from vitok import errors
+from vitok.scaling import claims as claims_lib
+
+STATES = ('done', 'running', 'missing')
+_PER_IMAGE = ('index', 'group', 'psnr', 'ssim', 'mse', 'kl_bits', 'coded_bits')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One unit.
+
+  Attributes:
+    state: 'done' (finished and evaluated), 'running' or 'missing'.
+    config: leaves of the resolved config by dotted key; {} if never started.
+    model: `accounting.describe` of it.
+    done: last step, last metrics, seconds by clock bucket.
+    curve: lines of metrics.jsonl that hold an evaluation, by rising step.
+    images: per-image arrays of the last evaluation by name.
+    protocol: id of the evaluation protocol.
+  """
+  name: str
+  path: epath.Path
+  overrides: dict[str, Any]
+  factors: dict[str, Any]
+  state: str = 'missing'
+  config: dict = dataclasses.field(default_factory=dict)
+  model: dict = dataclasses.field(default_factory=dict)
+  done: dict = dataclasses.field(default_factory=dict)
+  curve: tuple = ()
+  images: dict = dataclasses.field(default_factory=dict)
+  protocol: str = ''
+
+  def pictures(self) -> tuple[np.ndarray, np.ndarray] | None:
+    """Originals and reconstructions, uint8 NxTxHxWxC, if they were kept."""
+    if self.state != 'done':
+      return None
+    arrays = _arrays(self.path / 'evaluation' / f'{self.done["step"]}.npz',
+                     ('originals', 'reconstructions'))
+    return tuple(arrays.values()) if len(arrays) == 2 else None
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+  """All units of a workdir, its prices and its null models.
+
+  Attributes:
+    info: sweep.json.
+    claims: parsed from it.
+    runs: in the order of sweep.json.
+    price: price.json, or {}.
+    nulls: rows of nulls.json, each with arrays `psnr_per_image` and
+      `mse_per_image`, over the images `null_index`.
+  """
+  path: epath.Path
+  info: dict
+  claims: tuple[claims_lib.Claim, ...]
+  runs: tuple[Run, ...]
+  price: dict
+  nulls: tuple[dict, ...]
+  null_index: np.ndarray
+
+  @property
+  def done(self) -> list[Run]:
+    return [run for run in self.runs if run.state == 'done']
+
+  @property
+  def demonstration(self) -> bool:
+    """Whether embedded photographs were trained or evaluated on."""
+    return any('photographs' in str(run.config.get(key, ''))
+               for run in self.runs
+               for key in ('data.sources', 'evaluation.source'))
+
+
+def load_runs(workdir) -> Sweep:
+  """The sweep in `workdir`, finished or not.
+
+  Raises:
+    InputError: no such folder, no sweep in it, a file that cannot be read, or
+      units that were evaluated by different protocols or on other images.
+  """
+  path = epath.Path(workdir)
+  if not path.is_dir():
+    raise errors.InputError('--workdir', str(workdir), 'is not a folder')
+  info = _json(path / 'sweep.json')
+  if not info:
+    found = ', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'nothing'
+    raise errors.InputError('--workdir', str(workdir), 'holds no sweep (no '
+                            f'sweep.json; found {found})')
+  runs = tuple(_run(path / unit['name'], unit) for unit in info['units'])
+  nulls = _json(path / 'nulls.json')
+  arrays = _arrays(path / 'nulls.npz')
+  _same_evaluation([run for run in runs if run.state == 'done'], nulls, arrays)
+  rows = tuple(row | {
+      f'{name}_per_image': arrays[f'{row["key"]}/{name}']
+      for name in ('psnr', 'mse') if f'{row["key"]}/{name}' in arrays}
+               for row in nulls.get('rows', ()))
+  return Sweep(path, info, claims_lib.parse(info.get('claims', ())), runs,
+               _json(path / 'price.json'), rows,
+               arrays.get('index', np.zeros(0, int)))
+
+
+def _run(path, unit):
+  run = Run(unit['name'], path, unit.get('overrides', {}),
+            {'role': 'law', 'configuration': unit['name']}
+            | unit.get('factors', {}))
+  config = _json(path / 'config.json')
+  if not config:
+    return run
+  done = _json(path / 'DONE')
+  images = {}
+  if done:
+    images = _arrays(path / 'evaluation' / f'{done["step"]}.npz', _PER_IMAGE)
+  return dataclasses.replace(
+      run, state='done' if 'psnr' in images else 'running',
+      config=_flat(config), model=_json(path / 'model.json'), done=done,
+      curve=_curve(path / 'metrics.jsonl'), images=images,
+      protocol=str(_json(path / 'evaluation' / 'protocol.json').get('id', '')))
+
+
+def _same_evaluation(runs, nulls, arrays):
+  """Numbers of two protocols, or over other images, are not comparable."""
+  if not runs:
+    return
+  first = runs[0]
+  for run in runs[1:]:
+    if run.protocol != first.protocol:
+      raise errors.InputError(
+          str(run.path / 'evaluation' / 'protocol.json'), run.protocol,
+          f'is not the protocol of {first.name}: {first.protocol!r}')
+    if not np.array_equal(run.images['index'], first.images['index']):
+      raise errors.InputError(str(run.path), None,
+                              f'was not evaluated on the images of {first.name}')
+  if nulls and nulls.get('protocol', first.protocol) != first.protocol:
+    raise errors.InputError('nulls.json', nulls['protocol'],
+                            f'is not the protocol of {first.name}')
+  if arrays and not np.array_equal(arrays['index'], first.images['index']):
+    raise errors.InputError('nulls.npz', None,
+                            f'is not over the images of {first.name}')
+
+
+def _json(path):
+  """Contents of a JSON file, {} where there is none."""
+  if not path.exists():
+    return {}
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise errors.InputError(str(path), None, f'is not JSON: {error}') from error
+
+
+def _curve(path):
+  """Lines with an evaluation; a last line cut short by a kill is left out."""
+  if not path.exists():
+    return ()
+  rows = {}
+  for line in path.read_text().splitlines():
+    try:
+      row = json.loads(line)
+    except ValueError:
+      continue
+    if 'eval/psnr' in row:
+      rows[row['step']] = row
+  return tuple(rows[step] for step in sorted(rows))
+
+
+def _arrays(path, names=None):
+  """{name: array} of an npz file, {} where there is none."""
+  if not path.exists():
+    return {}
+  try:
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+      return {name: file[name] for name in names or file.files
+              if name in file.files}
+  except (ValueError, OSError, EOFError) as error:
+    raise errors.InputError(str(path), None,
+                            f'cannot be read: {error}') from error
+
+
+def _flat(config, prefix=''):
+  leaves = {}
+  for key, value in config.items():
+    leaves |= (_flat(value, f'{prefix}{key}.') if isinstance(value, dict)
+               else {prefix + key: value})
+  return leaves

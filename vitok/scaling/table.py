@@ -1,0 +1,137 @@
+"""One row per unit: what was varied, what it cost, what came out."""
+
+import csv
+import io
+from collections.abc import Iterable
+
+import numpy as np
+
+from vitok import errors
+from vitok.scaling import runs as runs_lib
+
+COLUMNS = {
+    'unit': 'name in the experiment',
+    'configuration': 'shared by units that differ in seed, steps or rate only',
+    'role': 'law, longer, rate or arm',
+    'state': 'done, running or missing',
+    'seed': '',
+    'model': 'name, as vitok.sizes prints it',
+    'tubelet': 'frames', 'patch': 'pixels', 'channels': 'floats a token',
+    'resolution': 'pixels', 'frames': '',
+    'tokens': 'L', 'code_floats': 'E = L * channels',
+    'pixels_per_float': 'T H W 3 / E',
+    'parameters': '', 'encoder_parameters': '', 'bottleneck_parameters': '',
+    'decoder_parameters': '',
+    'encoder_flops': 'forward, one example', 'decoder_flops': 'forward, one '
+    'example', 'forward_flops': 'one example',
+    'train_flops': 'the whole run, without loss networks',
+    'steps': '', 'batch_size': '', 'learning_rate': 'peak',
+    'bottleneck': '', 'kl_weight': '', 'kl_reduction': '',
+    'psnr': 'dB, mean over images', 'ssim': '', 'mse': 'on [0, 1]',
+    'log2_mse': '', 'images': 'evaluated', 'groups': 'independent ones',
+    'kl_bits': 'KL of the code in bits, mean over images',
+    'coded_bits': 'entropy-coded means that lose at most 0.1 dB',
+    'pca_psnr': 'dB, of patch PCA with the same patch and floats',
+    'below_pca': 'below it: limited by optimisation, left out of laws',
+    'seconds': 'wall clock of the unit', 'priced_seconds': 'before the run',
+    **{f'seconds_{bucket}': '' for bucket in (
+        'compile', 'step', 'data', 'eval', 'checkpoint')},
+}
+
+
+def rows(sweep: runs_lib.Sweep) -> list[dict]:
+  """A row per unit with the keys of `COLUMNS`, then the unit's own factors.
+
+  What is not known (of a unit that has not finished) is None.
+  """
+  price = {row['unit']: row for row in sweep.price.get('units', ())}
+  pca = {(row['tubelet'], row['patch'], row['channels']): row
+         for row in sweep.nulls if row['model'] == 'pca'}
+  return [_row(run, price.get(run.name, {}), pca) for run in sweep.runs]
+
+
+def values(rows_: Iterable[dict], column: str) -> np.ndarray:
+  """A column as an array.
+
+  Raises:
+    InputError: no row has that column, or a row has no value in it.
+  """
+  rows_ = list(rows_)
+  if rows_ and not any(column in row for row in rows_):
+    raise errors.InputError('column', column, 'is not in the table',
+                            errors.nearest(column, rows_[0]))
+  found = [row.get(column) for row in rows_]
+  if any(value is None for value in found):
+    row = next(r for r in rows_ if r.get(column) is None)
+    raise errors.InputError('column', column, f'unit {row["unit"]} has none')
+  return np.array(found)
+
+
+def to_csv(rows_: Iterable[dict]) -> str:
+  """The table as text; what is not known is an empty field."""
+  rows_ = list(rows_)
+  names = list(dict.fromkeys(name for row in rows_ for name in row))
+  text = io.StringIO()
+  writer = csv.DictWriter(text, names or list(COLUMNS), lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(rows_)
+  return text.getvalue()
+
+
+def _row(run, price, pca):
+  row = dict.fromkeys(COLUMNS)
+  row.update(unit=run.name, state=run.state)
+  row.update(run.factors)
+  hours = price.get('hours')
+  row['priced_seconds'] = None if hours is None else 3600 * hours
+  if run.state == 'missing':
+    row['seed'] = run.overrides.get('seed')
+    return row
+  row.update(_of_config(run.config), **_of_model(run))
+  if run.state != 'done':
+    return row
+  images = run.images
+  for name in ('psnr', 'ssim', 'mse', 'kl_bits', 'coded_bits'):
+    if name in images:
+      row[name] = float(np.mean(images[name], dtype=np.float64))
+  row.update(images=len(images['index']), steps=run.done['step'],
+             groups=len(np.unique(images['group'])))
+  if row['mse']:
+    row['log2_mse'] = float(np.log2(row['mse']))
+  seconds = run.done.get('seconds', {})
+  row['seconds'] = float(sum(seconds.values())) if seconds else None
+  for bucket, value in seconds.items():
+    row[f'seconds_{bucket}'] = value
+  null = pca.get((row['tubelet'], row['patch'], row['channels']))
+  if null is not None:
+    row.update(pca_psnr=null['psnr'], below_pca=row['psnr'] < null['psnr'])
+  return row
+
+
+def _of_config(config):
+  batch = config['batch_size']
+  reference = config.get('optimizer.reference_batch', 0)
+  return dict(
+      seed=config['seed'], batch_size=batch, steps=config['total_steps'],
+      learning_rate=config['optimizer.learning_rate'] * (
+          batch / reference if reference else 1),
+      resolution=config['data.resolution'], frames=config['data.frames'],
+      bottleneck=config['model.bottleneck'],
+      kl_weight=config['loss.kl_weight'],
+      kl_reduction=config['loss.kl_reduction'])
+
+
+def _of_model(run):
+  model = run.model
+  counts, macs = model['parameters'], model['macs']
+  return dict(
+      model=model['model'], tubelet=model['tubelet'], patch=model['patch'],
+      channels=model['channels'], tokens=model['tokens'],
+      code_floats=model['code_floats'],
+      pixels_per_float=model['pixels_per_float'],
+      parameters=counts['total'],
+      **{f'{part}_parameters': counts[part]
+         for part in ('encoder', 'bottleneck', 'decoder')},
+      **{f'{part}_flops': 2 * macs[part] for part in ('encoder', 'decoder')},
+      forward_flops=model['flops']['forward'],
+      train_flops=model['train_flops'])

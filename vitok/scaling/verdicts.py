@@ -1,0 +1,141 @@
+"""One of four verdicts per claim, by the numbers of the claim alone."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitok import errors
+from vitok.scaling import bootstrap, checks, fits
+from vitok.scaling.claims import Claim
+
+HOLDS, FAILS = 'holds', 'does not hold'
+UNDECIDED, UNTESTABLE = 'undecided', 'not testable here'
+VERDICTS = (HOLDS, FAILS, UNDECIDED, UNTESTABLE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What a claim came to.
+
+  Attributes:
+    word: one of VERDICTS.
+    reason: one sentence with the numbers that decided.
+    estimate, low, high: of the rule's statistic and its interval, or None.
+    smallest: smallest effect that this design detects, at the sd measured
+      between seeds (the assumed one without a second seed), or None.
+    used, flagged: units in the fit, and left out of it below their PCA.
+    checks: all of them, met or not.
+    fit: the law behind it, or None where none could be fitted.
+  """
+  claim: Claim
+  word: str
+  reason: str
+  estimate: float | None
+  low: float | None
+  high: float | None
+  smallest: float | None
+  used: int
+  flagged: int
+  checks: tuple[checks.Check, ...]
+  fit: fits.Fit | None
+
+
+def judge(claim: Claim, rows: Sequence[dict], data: fits.Data) -> Verdict:
+  """The verdict on a claim.
+
+  Args:
+    claim: with its margins.
+    rows: of the whole sweep, unfinished units too.
+    data: all finished units, with responses `claim.y` at `claim.level`.
+  """
+  wanted = {row['unit'] for row in checks.about(
+      claim, rows, 'law', 'longer', 'rate')}
+  data = data.keep([row['unit'] in wanted for row in data.rows])
+  law = data.where(role='law')
+  used = checks.unflagged(data)
+  found = checks.run_all(claim, rows, data)
+  flagged = len(law.rows) - len(used.rows)
+  estimate = low = high = smallest = fitted = obstacle = None
+  try:
+    estimate, replicates, fitted = statistic(claim, used)
+    low, high = bootstrap.interval(replicates, claim.level)
+    smallest = fits.smallest_effect(claim, used.rows, fitted.seed_sd)
+  except errors.InputError as error:
+    obstacle = str(error)
+  word, reason = _decide(claim, found, law, flagged, obstacle, low, high)
+  return Verdict(claim, word, reason, estimate, low, high, smallest,
+                 len(used.rows), flagged, found, fitted)
+
+
+def statistic(claim: Claim, used: fits.Data):
+  """What the rule compares with its margin.
+
+  Returns:
+    (estimate, its replicates, the fit).
+
+  Raises:
+    InputError: the design cannot carry it.
+  """
+  fitted = fits.fit(used, claim.terms, distinct=claim.distinct,
+                    curved=claim.rule == 'straight')
+  if claim.rule == 'equal_slopes':
+    (a, a_R), (b, b_R) = (fitted.slope(column) for column in claim.x)
+    return a - b, a_R - b_R, fitted
+  if claim.rule == 'straight':
+    return *fitted.curvature(), fitted
+  if claim.rule != 'predicts':
+    return *fitted.slope(claim.x[0]), fitted
+  out = fits.held_out(used, claim.terms, claim.hold_out)
+  known = [pair for pair in out.values() if np.isfinite(pair[0])]
+  if len(known) < 2:
+    raise errors.InputError(claim.hold_out, None, 'has fewer than two values '
+                            'that a law can be fitted without')
+  worst = max(abs(error) for error, _ in known)
+  return worst, np.max([np.abs(error_R) for _, error_R in known], 0), fitted
+
+
+def _decide(claim, found, law, flagged, obstacle, low, high):
+  """(verdict, reason), in the order that `vitok.scaling.claims` gives."""
+  unmet = [check for check in found
+           if not check.met and check.name in claim.requires]
+  if any(check.name == 'complete' for check in unmet):
+    return UNDECIDED, f'The sweep is not finished: {unmet[0].detail}.'
+  groups = law.rows[0]['groups'] if law.rows else 0
+  if groups < claim.groups:
+    return UNTESTABLE, (f'Limited by data: {groups} independent images, '
+                        f'{claim.groups} needed.')
+  if flagged > claim.flagged * len(law.rows):
+    return UNTESTABLE, (
+        f'Limited by optimisation: {flagged} of {len(law.rows)} units are '
+        'below a PCA of their own size.')
+  if obstacle:
+    left = f' once {flagged} units below their PCA are left out' * bool(flagged)
+    return UNTESTABLE, f'Refused{left}: {obstacle}.'
+  if unmet:
+    return UNDECIDED, 'Not met: ' + '; '.join(
+        f'{check.name} ({check.detail})' for check in unmet) + '.'
+  inside, outside = _sides(claim, low, high)
+  word = HOLDS if inside else FAILS if outside else UNDECIDED
+  where = ('inside' if inside else 'outside' if outside else 'on both sides of')
+  return word, (f'The {claim.level:.0%} interval {low:.3g} to {high:.3g} is '
+                f'{where} {region(claim)}.')
+
+
+def region(claim: Claim) -> str:
+  """Where the statistic must lie for the claim to hold, in words."""
+  if claim.rule == 'slope_above':
+    return f'the region above {claim.margin:g}'
+  if claim.rule == 'predicts':
+    return f'the region below {claim.margin:g}'
+  return f'the region from {-claim.margin:g} to {claim.margin:g}'
+
+
+def _sides(claim, low, high):
+  """Whether the interval lies inside the claimed region, or outside it."""
+  if claim.rule == 'slope_above':
+    return low > claim.margin, high < claim.margin
+  if claim.rule == 'predicts':
+    return high < claim.margin, low > claim.margin
+  return (-claim.margin < low and high < claim.margin,
+          low > claim.margin or high < -claim.margin)
