@@ -50,11 +50,11 @@ Example:
       x=['tokens', 'channels'],
       text='At equal E = L c, tokens and channels are worth the same.'),)
 
-Verdicts, in the order they are tried: *not testable here* (too few distinct x
-or groups, too many units below their PCA), *undecided* (a required check is
-not met, or the interval lies on both sides of the margin), *holds* (the
-interval lies inside the margin), *does not hold* (outside). An unfinished
-sweep is undecided, not untestable.
+Verdicts, in the order they are tried: *undecided* (units are missing), *not
+testable here* (too few independent images, too many units below their PCA, too
+few distinct x, terms that do not vary apart), *undecided* (another required
+check is not met), and then by the interval of the statistic: *holds* (inside
+the claimed region), *does not hold* (outside), *undecided* (on both sides).
 
 What the report reads, all of it below the sweep's workdir:
 
@@ -93,9 +93,9 @@ What the report reads, all of it below the sweep's workdir:
 `<unit>/`, a run's workdir
   config.json, model.json (accounting.describe), metrics.jsonl, DONE,
   evaluation/protocol.json ({'id', ...}), evaluation/<step>.npz with index,
-  group, mse, psnr, ssim, kl_bits and, where measured, coded_bits (bits per
-  image, entropy-coded means); uint8 originals and reconstructions NxTxHxWxC.
-  DONE: {'step', 'metrics': {'eval/psnr': ...}, 'seconds': {bucket: s}}.
+  group, mse, psnr, ssim, kl_bits; uint8 originals and reconstructions
+  NxTxHxWxC. DONE: {'step', 'metrics': {'eval/psnr': ..., 'eval/coded_bits':
+  where measured}, 'seconds': {clock bucket: s}}.
 
 Columns of the table (`results.csv`): see `vitok.scaling.table.COLUMNS`. `x`,
 `adjust`, `where` and `hold_out` name any of them or any factor; the ones used

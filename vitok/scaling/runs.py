@@ -15,7 +15,7 @@ from vitok import errors
 from vitok.scaling import claims as claims_lib
 
 STATES = ('done', 'running', 'missing')
-_PER_IMAGE = ('index', 'group', 'psnr', 'ssim', 'mse', 'kl_bits', 'coded_bits')
+_PER_IMAGE = ('index', 'group', 'psnr', 'ssim', 'mse', 'kl_bits')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +141,9 @@ def _same_evaluation(runs, nulls, arrays):
           str(run.path / 'evaluation' / 'protocol.json'), run.protocol,
           f'is not the protocol of {first.name}: {first.protocol!r}')
     if not np.array_equal(run.images['index'], first.images['index']):
-      raise errors.InputError(str(run.path), None,
-                              f'was not evaluated on the images of {first.name}')
+      raise errors.InputError(
+          str(run.path), None, f'was not evaluated on the images of '
+          f'{first.name}')
   if nulls and nulls.get('protocol', first.protocol) != first.protocol:
     raise errors.InputError('nulls.json', nulls['protocol'],
                             f'is not the protocol of {first.name}')

@@ -91,11 +91,12 @@ def _row(run, price, pca):
   if run.state != 'done':
     return row
   images = run.images
-  for name in ('psnr', 'ssim', 'mse', 'kl_bits', 'coded_bits'):
-    if name in images:
-      row[name] = float(np.mean(images[name], dtype=np.float64))
+  for name in ('psnr', 'ssim', 'mse', 'kl_bits'):
+    mean = float(np.mean(images.get(name, np.nan), dtype=np.float64))
+    row[name] = None if np.isnan(mean) else mean  # SSIM of tiny images is nan.
   row.update(images=len(images['index']), steps=run.done['step'],
-             groups=len(np.unique(images['group'])))
+             groups=len(np.unique(images['group'])),
+             coded_bits=run.done.get('metrics', {}).get('eval/coded_bits'))
   if row['mse']:
     row['log2_mse'] = float(np.log2(row['mse']))
   seconds = run.done.get('seconds', {})
