@@ -45,7 +45,8 @@ def pixel(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
   Raises:
     InputError: there is no loss of that name.
   """
-  penalty = PENALTIES[errors.one_of('config.loss.pixel', name, tuple(PENALTIES))]
+  errors.one_of('config.loss.pixel', name, tuple(PENALTIES))
+  penalty = PENALTIES[name]
 
   def loss(x: jax.Array, y: jax.Array) -> jax.Array:
     if x.shape != y.shape:  # Broadcasting would hide a wrong frame axis.

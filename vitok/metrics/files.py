@@ -3,12 +3,12 @@
 Every file appears whole or not at all, also on `gs://`.
 """
 
-from collections.abc import Mapping
 import io
 import os
+from collections.abc import Mapping
 
-from etils import epath
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from vitok.metrics import table

@@ -11,9 +11,9 @@ a better coder would need. Discrete codes are coded likewise, without loss.
 N: examples, L: tokens, c: channels.
 """
 
-from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import math
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from scipy import special

@@ -7,8 +7,8 @@ the rest.
 B: batch, T: frames, H: height, W: width, C: colours, L: tokens, c: channels.
 """
 
-from collections.abc import Mapping
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax

@@ -1,0 +1,79 @@
+"""A number carries its protocol, and two protocols are never compared."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vitok import config as config_lib
+from vitok import errors
+from vitok.metrics import protocol
+
+
+def _protocol(**changes):
+  return dataclasses.replace(protocol.Protocol.from_config(
+      config_lib.default(), count=50, data='0123abcd'), **changes)
+
+
+def test_config_gives_the_protocol_of_its_evaluation():
+  config = config_lib.override(config_lib.default(), {
+      'data.sources': 'tfds:cifar10', 'data.resolution': 32,
+      'evaluation.split': 'test[:10%]', 'evaluation.filter': 'lanczos3'})
+  made = protocol.Protocol.from_config(config, count=1000, data='f')
+  assert (made.source, made.split, made.crop, made.filter, made.resolution,
+          made.frames, made.count) == (
+              'tfds:cifar10', 'test[:10%]', 'center', 'lanczos3', 32, 1, 1000)
+  config.evaluation.source = 'folder:/photos'
+  assert protocol.Protocol.from_config(
+      config, count=1, data='f').source == 'folder:/photos'
+
+
+@pytest.mark.parametrize('change', [
+    {'source': 'tfds:cifar10'}, {'split': 'train'}, {'crop': 'none'},
+    {'filter': 'bicubic'}, {'resolution': 128}, {'frames': 16},
+    {'count': 49}, {'data': 'ffff'}, {'rounding': 'none'},
+    {'psnr': 'pooled'}, {'ssim': 'uniform 7x7'}])
+def test_every_field_changes_the_id_and_is_named_when_it_differs(change):
+  ours, other = _protocol(), _protocol(**change)
+  assert ours.id != other.id
+  name, = change
+  with pytest.raises(errors.InputError, match=f'^protocol.{name}=.*{name} is'):
+    protocol.compare(ours, other)
+
+
+def test_equal_protocols_compare_and_what_is_not_one_leaves_the_id_alone():
+  config = config_lib.default()
+  config.evaluation.batch_size = 7
+  same = protocol.Protocol.from_config(config, count=50, data='0123abcd')
+  assert same.id == _protocol().id
+  protocol.compare(same, _protocol())
+
+
+def test_all_differences_are_named():
+  with pytest.raises(errors.InputError, match='crop is .*count is 50 and 7'):
+    protocol.compare(_protocol(), _protocol(crop='none', count=7))
+
+
+def test_json_round_trip_and_print_carry_the_id():
+  ours = _protocol()
+  assert protocol.Protocol.from_json(ours.to_json()) == ours
+  assert ours.id in str(ours) and 'photographs' in str(ours)
+
+
+def test_an_edited_file_is_refused():
+  fields = json.loads(_protocol().to_json())
+  with pytest.raises(errors.InputError, match='protocol.id'):
+    protocol.Protocol.from_json(json.dumps({**fields, 'count': 9}))
+  with pytest.raises(errors.InputError, match='protocol.corp.*crop'):
+    protocol.Protocol.from_json(json.dumps({**fields, 'corp': 'x'}))
+  del fields['crop']
+  with pytest.raises(errors.InputError, match='protocol.crop: is missing'):
+    protocol.Protocol.from_json(json.dumps(fields))
+
+
+def test_protocols_and_tables_are_read_without_jax():
+  subprocess.run([sys.executable, '-c', (
+      'import sys; from vitok.metrics import protocol, table; '
+      'assert not {"jax", "tensorflow"} & set(sys.modules)')], check=True)
