@@ -48,13 +48,14 @@ def make_mesh(
   shown = ' x '.join(map(str, sizes))
   if min(sizes) < -1 or 0 in sizes or sizes.count(-1) > 1:
     raise errors.InputError(
-        'config.mesh', shown, 'sizes are positive, and at most one is -1 (the rest)')
+        'config.mesh', shown,
+        'sizes are positive, and at most one is -1 (the rest)')
   known = math.prod(size for size in sizes if size > 0)
   if len(devices) % known or (-1 not in sizes and known != len(devices)):
     raise errors.InputError(
         'config.mesh', shown,
         f'replica x fsdp x tensor does not make {len(devices)} devices',
-        f'config.mesh.replica=-1 with fsdp x tensor a divisor of {len(devices)}')
+        f'replica -1, and fsdp x tensor a divisor of {len(devices)}')
   sizes = [len(devices) // known if size == -1 else size for size in sizes]
   # Auto: the default since JAX 0.9 is Explicit, which rejects the product of
   # a batch-sharded activation with an FSDP-sharded kernel.
@@ -75,7 +76,8 @@ def batch_sharding(mesh: Mesh, rows: int | None = None) -> NamedSharding:
   shards = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
   if rows is not None and rows % shards:
     raise errors.InputError(
-        'config.batch_size', rows, f'does not split over {shards} groups of devices',
+        'config.batch_size', rows,
+        f'does not split over {shards} groups of devices',
         max(rows // shards, 1) * shards)
   return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
