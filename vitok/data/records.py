@@ -1,0 +1,91 @@
+"""How one image or clip is laid out in an ArrayRecord file.
+
+A record is either the bytes of an image file (PNG, JPEG, ...) as they are, or
+this header, little-endian, followed by a payload:
+
+  magic     4 bytes  b'VTKR'
+  encoding  uint8    0: raw uint8 pixels in the order T, H, W, C; 1: the bytes
+                     of an image file
+  (3 bytes of padding)
+  label     int32    class, -1 where there is none
+  T H W C   uint32   shape of raw pixels; zeros for an image file
+
+Raw pixels suit small images, where decoding costs more than reading. Nothing
+in a record is executed when it is read. Files are named
+`<name>-<split>.array_record-<shard>-of-<shards>`, which is how a source finds
+its split, and are written with groups of one record.
+"""
+
+import struct
+
+import numpy as np
+
+from vitok import errors
+
+_HEADER = struct.Struct('<4sB3xi4I')
+_MAGIC = b'VTKR'
+RAW, FILE = 0, 1
+WRITER_OPTIONS = 'group_size:1,uncompressed'  # Random access; pixels.
+
+
+def pack(image: bytes | np.ndarray, label: int = -1) -> bytes:
+  """One record, of an image file's bytes or of uint8 (T, H, W, 3) pixels."""
+  if isinstance(image, bytes):
+    return _HEADER.pack(_MAGIC, FILE, label, 0, 0, 0, 0) + image
+  if image.dtype != np.uint8 or image.ndim != 4 or image.shape[-1] != 3:
+    raise ValueError(f'not uint8 (T, H, W, 3): {image.dtype} {image.shape}')
+  return _HEADER.pack(_MAGIC, RAW, label, *image.shape) + image.tobytes()
+
+
+def unpack(record: bytes) -> tuple[bytes | np.ndarray, int]:
+  """The image and the label of a record, in the form given to `pack`.
+
+  Raises:
+    ValueError: a header that does not fit its payload.
+  """
+  if not record.startswith(_MAGIC):
+    return record, -1
+  if len(record) < _HEADER.size:
+    raise ValueError('record ends within its header')
+  _, encoding, label, *shape = _HEADER.unpack_from(record)
+  if encoding == FILE:
+    return record[_HEADER.size:], label
+  if encoding != RAW:
+    raise ValueError(f'record has the unknown encoding {encoding}')
+  if np.prod(shape) != len(record) - _HEADER.size or shape[-1] != 3:
+    raise ValueError(f'record of {len(record)} bytes says its shape is {shape}')
+  pixels = np.frombuffer(record, np.uint8, offset=_HEADER.size)
+  return pixels.reshape(shape), label
+
+
+def file_name(name: str, split: str, shard: int = 0, shards: int = 1) -> str:
+  return f'{name}-{split}.array_record-{shard:05}-of-{shards:05}'
+
+
+def split_of(file: str) -> str | None:
+  """The split that a file's name gives, or `None`."""
+  stem, dot, _ = file.rpartition('/')[2].partition('.array_record')
+  if not dot or '-' not in stem:
+    return None
+  return stem.rpartition('-')[2] or None
+
+
+def writer(path: str):
+  """An open writer, with `write(record)` and `close()`."""
+  from array_record.python import array_record_module  # Slow to import.
+  return array_record_module.ArrayRecordWriter(str(path), WRITER_OPTIONS)
+
+
+def check(key: str, value: str, record: bytes) -> None:
+  """Refuses a file whose first record is not an image."""
+  import io
+
+  from PIL import Image
+  try:
+    image, _ = unpack(record)
+    if isinstance(image, bytes):
+      Image.open(io.BytesIO(image)).close()
+  except Exception as error:
+    raise errors.InputError(
+        key, value, 'holds records that are neither image files nor in the '
+        f'layout of vitok.data.records ({error})') from error
