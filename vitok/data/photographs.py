@@ -107,6 +107,7 @@ class Photographs:
       this and twice this. A photograph with a shorter side gives its largest
       square, which is then enlarged.
   """
+  unreadable = ()
 
   def __init__(self, split: str, resolution: int):
     self._resolution, self._split = resolution, split
@@ -131,7 +132,7 @@ class Photographs:
       side = min(self._resolution, *image.shape[:2])
     else:
       scales = self._scales[index]
-      image = scales[rng.integers(len(scales))] if rng else scales[0]
+      image = scales[0 if rng is None else rng.integers(len(scales))]
       short = min(image.shape[:2])
       if rng is None:
         return image[None]
