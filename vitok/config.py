@@ -75,6 +75,7 @@ def default():
           crop='center',
           filter='bilinear',
           grid=8,  # Images kept with their reconstruction.
+          coded=256,  # Examples entropy-coded after the last step; 0: none.
       ),
       optimizer=dict(
           learning_rate=1e-4,  # At `reference_batch` images.
@@ -263,7 +264,7 @@ def split_flags(arguments):
 
 
 def _nearest_key(key, known):
-  """Nearest dotted key: the same last part, its initials (lr), then likeness."""
+  """Nearest dotted key: same last part, its initials (lr), then likeness."""
   def last(dotted):
     return dotted.rsplit('.', 1)[-1]
   same = [other for other in known if last(other) == last(key)]

@@ -5,6 +5,7 @@ Everything that reads user input (config, names, files, command lines) raises
 code 2. Nothing here imports JAX, so a refusal never starts a backend.
 """
 
+import argparse
 import contextlib
 import difflib
 import sys
@@ -52,3 +53,21 @@ def exits_on_input_error():
   except InputError as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
+
+
+class Parser(argparse.ArgumentParser):
+  """A command line whose mistakes are `InputError`s and not usage pages."""
+
+  def __init__(self, **options):
+    super().__init__(allow_abbrev=False,
+                     formatter_class=argparse.RawDescriptionHelpFormatter,
+                     **options)
+
+  def error(self, message):
+    flags = [flag for action in self._actions for flag in action.option_strings
+             if flag.startswith('--')]
+    words = [word for word in message.split() if word.startswith('--')]
+    near = None
+    if 'unrecognized' in message and words:
+      near = nearest(words[0].partition('=')[0], flags)
+    raise InputError('command line', None, message, near)

@@ -1,0 +1,140 @@
+"""Reconstruction, stage 1 of ViTok without perceptual terms.
+
+Loss (arXiv 2501.09755, eq. 1): pixel loss + kl_weight * KL. With
+`loss.kl_reduction='mean'`, the paper's form, both terms are means over the
+numbers of an example (pixels; floats of the code). With 'sum' a nat costs the
+same whatever the size of the code: sum of squared errors + kl_weight * nats,
+the whole divided by the number of pixels to stay on the same scale.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from vitok import accounting, data, files, models, sizes
+from vitok.losses import pixels
+from vitok.metrics import files as metric_files
+from vitok.metrics import latent, protocol, reconstruction, table
+from vitok.tasks import base
+
+PLAYER = 'autoencoder'
+_ROW = ('mask', 'index', 'group')
+
+
+class Reconstruction:
+  """One player, the auto-encoder; see `base.Task`."""
+
+  weights: dict[str, base.WeightRef] = {}
+
+  def __init__(self, config: Any):
+    self._config = config
+    self.model = models.build(config.model, frames=config.data.frames,
+                              resolution=config.data.resolution)
+    self.players = (base.Player(
+        PLAYER, self._grad, ema_decay=config.ema_decay, additive=True),)
+    self._pixel = pixels.pixel(config.loss.pixel)
+
+  def init(self, key: jax.Array):
+    shape = self._config.data
+    image = jnp.zeros((1, shape.frames, shape.resolution, shape.resolution, 3))
+    variables = dict(self.model.init(key, image))
+    params = variables.pop('params')
+    return {PLAYER: params}, {PLAYER: variables}
+
+  def _grad(self, state, frozen, batch, key, carry):
+    del frozen, carry
+    (_, (metrics, stats)), grads = jax.value_and_grad(
+        self.loss, has_aux=True)(state.params[PLAYER], state.stats[PLAYER],
+                                 batch, key)
+    return base.Result(grads=grads, stats=stats, metrics=metrics)
+
+  def loss(self, params, stats, batch, key):
+    """Returns (scalar loss, (metrics, new statistics)) of a batch."""
+    config = self._config.loss
+    image = batch['image']
+    (reconstruction_, out), stats = self.model.apply(
+        {'params': params, **stats}, image,
+        keys=base.example_keys(key, batch['row']), train=True,
+        mutable=list(stats))
+    pixel = self._pixel(image, reconstruction_)
+    total, code = pixel, out['code']
+    if 'kl_sum' in code.losses:
+      numbers = math.prod(image.shape[1:])
+      kl = (code.losses['kl_mean'] if config.kl_reduction == 'mean'
+            else code.losses['kl_sum'] / numbers)
+      total = total + config.kl_weight * kl
+    metrics = {'loss': total, config.pixel: pixel, **code.losses}
+    metrics = {name: base.masked_mean(value, batch['mask'])
+               for name, value in metrics.items()}
+    return metrics['loss'], (metrics | code.stats, stats)
+
+  def evaluators(self):
+    return (Evaluator(self.model, self._config),)
+
+  def cost(self) -> dict[str, Any]:
+    config = self._config
+    model = config.model
+    bottleneck = models.BOTTLENECKS[model.bottleneck]
+    return accounting.describe(
+        sizes.from_config(model), config.data.frames, config.data.resolution,
+        batch=config.batch_size, mlp=model.mlp, norm=model.norm,
+        positions=model.positions, remat=model.remat, dtype=model.dtype,
+        code_projection=bottleneck.code_projection)
+
+
+class Evaluator:
+  """PSNR, SSIM, MSE and KL of reconstructions from latent means.
+
+  Files: `evaluation/<step>.npz` and `.png` (`metrics.files`), and
+  `evaluation/protocol.json`. Parameters are the moving average if the run
+  keeps one.
+  """
+  name = 'eval'
+
+  def __init__(self, model: models.AutoEncoder, config: Any):
+    self._config = config
+    self.functions = {
+        'measure': functools.partial(self._apply, functools.partial(
+            reconstruction.measure, model, images=config.evaluation.grid)),
+        'quantised': functools.partial(self._apply, functools.partial(
+            reconstruction.quantised, model)),
+    }
+
+  def _apply(self, function, state, frozen, batch, key):
+    del frozen
+    ema = state.ema[PLAYER]
+    params = state.params[PLAYER] if ema is None else ema
+    keys = base.example_keys(key, batch['index'])
+    values = function({'params': params, **state.stats[PLAYER]}, batch, keys)
+    # Returned as well, since a process cannot read all rows of its batch.
+    return values, {name: batch[name] for name in _ROW}
+
+  def run(self, functions, batches, step, workdir,
+          last) -> Iterator[tuple[str, Any]]:
+    config = self._config
+    rows, coded = table.Table(config.evaluation.grid), []
+    for batch in batches:
+      values, row = functions['measure'](batch)
+      rows.add(values, row)
+      if last and len(coded) * len(row['mask']) < config.evaluation.coded:
+        coded.append(dict(batch, **row))
+    numbers = rows.summary()
+    measured = protocol.Protocol.from_config(
+        config, numbers['count'], data.fingerprint(config))
+    if workdir is not None:
+      folder = epath.Path(workdir) / 'evaluation'
+      metric_files.write_evaluation(folder, step, rows)
+      files.write_text(folder / 'protocol.json', measured.to_json())
+    yield from numbers.items()
+    yield 'protocol', measured.id
+    if coded:
+      bits = latent.coded_bits(
+          lambda batch: functions['quantised'](batch)[0], coded,
+          config.evaluation.coded)
+      yield 'coded_bits', bits.bits
+      yield 'coded_loss_db', bits.lost

@@ -1,0 +1,45 @@
+"""Trains one run: `python -m vitok.train --config=FILE:ARG --workdir=DIR`.
+
+  --config=configs/vitok.py:S-B/16   config file and its argument
+  --workdir=runs/sb16                where everything is written
+  --config.optimizer.learning_rate=3e-4   overrides a field, any number of them
+  --extend                           train a finished run for more steps
+  --distributed                      several processes (SLURM, TPU pods, ...)
+
+Run it again to go on after a stop. SIGTERM saves and leaves with exit code 0;
+a run has ended well when its workdir holds DONE.
+"""
+
+import signal
+import sys
+
+if __name__ == '__main__':
+  # Until the trainer listens, a SIGTERM has nothing to save.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+from vitok import config as config_lib  # noqa: E402
+from vitok import errors  # noqa: E402
+
+
+def main(arguments=None):
+  with errors.exits_on_input_error():
+    changes, rest = config_lib.split_flags(
+        sys.argv[1:] if arguments is None else arguments)
+    parser = errors.Parser(prog='python -m vitok.train', description=__doc__)
+    parser.add_argument('--config', required=True)
+    parser.add_argument('--workdir', required=True)
+    parser.add_argument('--extend', action='store_true')
+    parser.add_argument('--distributed', action='store_true')
+    flags = parser.parse_args(rest)
+    config = config_lib.override(config_lib.load(flags.config), changes)
+    from vitok.training import runtime, trainer
+    runtime.prepare(flags.distributed)
+    result = trainer.train(config, flags.workdir, extend=flags.extend)
+    if result.get('preempted'):
+      print(f'stopped at step {result["step"]}; run again to go on',
+            file=sys.stderr)
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,57 @@
+"""Where the wall-clock of a run goes, across restarts."""
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Iterator
+
+BUCKETS = ('start', 'compile', 'step', 'data', 'eval', 'checkpoint', 'report')
+
+
+class Clock:
+  """Seconds by bucket; each moment belongs to exactly one.
+
+  `step` is what no other bucket claims while the loop runs: the host waits
+  there for the device. The totals are saved with a checkpoint, so that the
+  cost of a run survives its restarts.
+
+  Where the environment variable VITOK_PHASE_FILE names a file, it holds the
+  present bucket: a program that kills runs on purpose reads it.
+  """
+
+  def __init__(self):
+    self.seconds = dict.fromkeys(BUCKETS, 0.0)
+    self._bucket, self._since = 'start', time.monotonic()
+    self._phase_file = os.environ.get('VITOK_PHASE_FILE')
+
+  def enter(self, bucket: str) -> str:
+    """Charges the time so far, starts `bucket`, returns the one before."""
+    now, before = time.monotonic(), self._bucket
+    self.seconds[before] += now - self._since
+    self._bucket, self._since = bucket, now
+    if self._phase_file and bucket != before:
+      path = pathlib.Path(self._phase_file)
+      temporary = path.with_suffix(f'.{os.getpid()}')
+      temporary.write_text(bucket)
+      temporary.replace(path)
+    return before
+
+  @contextlib.contextmanager
+  def at(self, bucket: str) -> Iterator[None]:
+    """Charges what happens inside to `bucket`."""
+    before = self.enter(bucket)
+    try:
+      yield
+    finally:
+      self.enter(before)
+
+  def read(self) -> dict[str, float]:
+    """Seconds by bucket until now."""
+    self.enter(self._bucket)
+    return dict(self.seconds)
+
+  def resume(self, seconds: dict[str, float]):
+    """Adds what earlier sessions of the run have spent."""
+    for bucket, spent in seconds.items():
+      self.seconds[bucket] += spent

@@ -1,0 +1,128 @@
+"""What is compiled for a config on a mesh: init, step, evaluation.
+
+Built once and shared by every run whose config differs only in seed, length,
+learning rate and bookkeeping: those are arguments of the step (`step.Run`).
+"""
+
+import functools
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vitok import config as config_lib
+from vitok import tasks
+from vitok.tasks import base
+from vitok.training import mesh as mesh_lib
+from vitok.training import step as step_lib
+
+PyTree = Any
+
+# Fields that no compiled program depends on.
+_FREE = ('seed', 'total_steps', 'optimizer.learning_rate', 'checkpoint.',
+         'logging.', 'profile.', 'evaluation.every', 'init_from',
+         'init_subtree', 'data.workers', 'data.prefetch')
+
+
+def signature(config: Any) -> str:
+  """Text that two configs share exactly if they can share a program."""
+  leaves = config_lib.flatten(config)
+  return json.dumps({key: value for key, value in sorted(leaves.items())
+                     if not key.startswith(_FREE)})
+
+
+class Program:
+  """Compiled functions of one config, on one mesh.
+
+  Attributes:
+    task: the objective (`base.Task`).
+    mesh: the devices.
+    abstract: the state as shapes with shardings, for compiling and restoring.
+    batch_sharding: of each array of a batch, along its first axis.
+    frozen: weights of the task's frozen networks, on the mesh.
+  """
+
+  def __init__(self, config: Any, devices: Any = None):
+    self._config = config
+    self.task: base.Task = tasks.build(config)
+    step_lib.check_accumulation(self.task, config.optimizer.accumulate)
+    self.mesh = mesh_lib.make_mesh(config.mesh, devices)
+    rows = config.batch_size // config.optimizer.accumulate
+    self.batch_sharding = mesh_lib.batch_sharding(self.mesh, rows)
+    self.replicated = mesh_lib.replicated(self.mesh)
+    with jax.set_mesh(self.mesh):
+      boxed = jax.eval_shape(
+          functools.partial(step_lib.init, self.task, config), self._run_spec)
+      shardings = mesh_lib.state_shardings(boxed, self.mesh, config.sharding)
+      self.abstract = jax.tree.map(
+          lambda leaf, sharding: jax.ShapeDtypeStruct(
+              leaf.shape, leaf.dtype, sharding=sharding),
+          mesh_lib.unbox(boxed), shardings)
+      self._shardings = shardings
+      self.frozen = {
+          name: jax.device_put(ref.load(), self.replicated)
+          for name, ref in self.task.weights.items()}
+    self._compiled: dict[str, Any] = {}
+
+  @property
+  def _run_spec(self) -> step_lib.Run:
+    return jax.eval_shape(lambda: step_lib.Run(
+        key=jax.random.key(0), total_steps=jnp.float32(0),
+        learning_rate=jnp.float32(0)))
+
+  def run_arguments(self, config: Any) -> step_lib.Run:
+    """The arguments by which `config` differs from others of the program."""
+    return jax.device_put(
+        step_lib.Run(key=jax.random.key(config.seed),
+                     total_steps=np.float32(config.total_steps),
+                     learning_rate=np.float32(
+                         config.optimizer.learning_rate)),
+        self.replicated)
+
+  def init(self, run: step_lib.Run) -> base.State:
+    """The state of step 0, each device making its own part."""
+    if 'init' not in self._compiled:
+      function = lambda run: mesh_lib.unbox(
+          step_lib.init(self.task, self._config, run))
+      self._compiled['init'] = jax.jit(function,
+                                       out_shardings=self._shardings)
+    with jax.set_mesh(self.mesh):
+      return self._compiled['init'](run)
+
+  def compile_step(self, batch: base.Batch, run: step_lib.Run) -> Any:
+    """The compiled step: `(state, batch, frozen, run) -> (state, metrics)`.
+
+    The state is donated. `batch` may be abstract.
+    """
+    if 'step' not in self._compiled:
+      jitted = jax.jit(step_lib.make(self.task, self._config),
+                       donate_argnums=0,
+                       out_shardings=(self._shardings, self.replicated))
+      with jax.set_mesh(self.mesh):
+        self._compiled['step'] = jitted.lower(
+            self.abstract, batch, self.frozen, run).compile()
+    return self._compiled['step']
+
+  def evaluation_functions(self, evaluator: base.Evaluator,
+                           state: base.State, run: step_lib.Run
+                           ) -> dict[str, Any]:
+    """The evaluator's functions bound to a state: `batch -> numpy pytree`."""
+    key = jax.random.fold_in(run.key, 2)
+
+    def bind(name, function):
+      # By name: another run's evaluator computes the same with its own state.
+      label = f'{evaluator.name}/{name}'
+      if label not in self._compiled:
+        self._compiled[label] = jax.jit(function,
+                                        out_shardings=self.replicated)
+      compiled = self._compiled[label]
+
+      def call(batch):
+        with jax.set_mesh(self.mesh):
+          return jax.device_get(compiled(state, self.frozen, batch, key))
+      return call
+
+    return {name: bind(name, function)
+            for name, function in evaluator.functions.items()}

@@ -1,0 +1,41 @@
+"""What a process sets up once before it trains or evaluates."""
+
+import faulthandler
+import logging
+import os
+import pathlib
+import signal
+
+import jax
+from absl import flags
+from absl import logging as absl_logging
+
+
+def prepare(distributed: bool = False):
+  """Makes this process ready; starts no backend unless it is distributed.
+
+  SIGUSR1 prints the stack of every thread. Compiled programs are kept in
+  JAX_COMPILATION_CACHE_DIR, by default `~/.cache/vitok/jax`.
+
+  Args:
+    distributed: whether to join the other processes of the job, which JAX
+      finds by itself (TPU pods, SLURM, Open MPI, Kubernetes) or through
+      JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+  """
+  if hasattr(signal, 'SIGUSR1'):
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+  absl_logging.use_absl_handler()
+  absl_logging.set_verbosity(absl_logging.INFO)
+  for noisy in ('jax', 'orbax', 'grain'):
+    logging.getLogger(noisy).setLevel(logging.WARNING)
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()  # Grain's worker processes read them.
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    cache = pathlib.Path.home() / '.cache' / 'vitok' / 'jax'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  if distributed:
+    address = os.environ.get('JAX_COORDINATOR_ADDRESS')
+    count = os.environ.get('JAX_NUM_PROCESSES')
+    number = os.environ.get('JAX_PROCESS_ID')
+    jax.distributed.initialize(
+        address, count and int(count), number and int(number))

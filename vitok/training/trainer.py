@@ -1,0 +1,307 @@
+"""The one training loop.
+
+Order at state n, a contract: evaluate n, save n, take the batch of step n,
+update, then log the metrics of update n while update n + 1 runs. The line
+`step: n` of metrics.jsonl holds the metrics of the update that made state n
+and the evaluation of state n. Nothing in the loop waits for the device, except
+to evaluate, to save, and at a logging step for the update before.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from etils import epath
+
+from vitok import config as config_lib
+from vitok import data, files, tasks, validation
+from vitok.training import checkpoints as checkpoints_lib
+from vitok.training import clock as clock_lib
+from vitok.training import preemption as preemption_lib
+from vitok.training import program as program_lib
+from vitok.training import provenance, starting, writers
+
+DONE = 'DONE'
+
+
+class NonFiniteError(FloatingPointError):
+  """A loss or gradient is not finite; the last checkpoint is untouched."""
+
+
+class _Preempted(Exception):
+  """A stop was asked for in the middle of an evaluation."""
+
+
+def train(config: Any, workdir: Any, *, extend: bool = False,
+          programs: dict[str, program_lib.Program] | None = None,
+          say: Callable[[str], None] | None = None, label: str = ''
+          ) -> dict[str, Any]:
+  """Trains, or goes on training, the run of `workdir`.
+
+  Args:
+    config: the run's config (`vitok.config`).
+    workdir: where everything is written; local or `gs://`.
+    extend: whether `config.total_steps` may exceed that of the stored run.
+    programs: compiled programs by signature, filled here: hand the same
+      dictionary to several runs and they share what they can.
+    say: receives lines of progress; stderr by default.
+    label: printed in front of them.
+
+  Returns:
+    What `DONE` holds: {'step', 'metrics', 'seconds'}; or, if a stop was asked
+    for, {'step', 'preempted': True}.
+
+  Raises:
+    errors.InputError: before a device is touched, for an unfit config.
+    NonFiniteError: training diverged.
+    checkpoints.CheckpointError, checkpoints.TreeMismatchError: see there.
+  """
+  clock = clock_lib.Clock()
+  workdir = epath.Path(workdir)
+  validation.check(config)
+  validation.check_workdir(workdir, config, extend=extend)
+  done = _read_done(workdir)
+  if done is not None and done['step'] >= config.total_steps:
+    return done
+  with contextlib.ExitStack() as stack:
+    preemption = stack.enter_context(preemption_lib.Preemption())
+    run = _Run(config, workdir, programs if programs is not None else {},
+               clock, preemption, say, label, stack)
+    return run.loop()
+
+
+class _Run:
+  """The loop's variables; made and used by `train` alone.
+
+  Attributes:
+    made: metrics of the update that made the present state: on the device,
+      read back from a checkpoint, or None at step 0.
+    values: evaluation of the present state, {} if it was not evaluated.
+  """
+
+  def __init__(self, config, workdir, programs, clock, preemption, say, label,
+               stack):
+    self.config, self.workdir = config, workdir
+    self.clock, self.preemption = clock, preemption
+    clock.enter('compile')
+    signature = program_lib.signature(config)
+    if signature not in programs:
+      programs[signature] = program_lib.Program(config)
+    self.program = programs[signature]
+    self.arguments = self.program.run_arguments(config)
+    self.evaluators = tasks.build(config).evaluators()
+    self.first_process = jax.process_index() == 0
+    self.checkpoints = checkpoints_lib.Checkpoints(workdir, config.checkpoint)
+    stack.callback(self.checkpoints.close)
+    cost = self.program.task.cost()
+    self.cost = cost
+    self.log = writers.MetricLog(workdir, writes=self.first_process)
+    stack.callback(self.log.flush)
+    self.progress = writers.Progress(
+        config.total_steps, config.batch_size,
+        cost['flops']['train_step'] * config.batch_size,
+        self.program.mesh.size, label, say)
+    self.step, self.made, self.values = 0, None, {}
+    self.state = self._restore() or self._start()
+    self.tensorboard = None
+    if self.first_process:
+      self._write_description()
+      if config.logging.tensorboard:
+        with clock.at('start'):
+          self.tensorboard = writers.TensorBoard(workdir)
+          stack.callback(self.tensorboard.close)
+    with clock.at('data'):
+      self.batches = data.train_batches(
+          config, self.program.batch_sharding, start=self.step)
+    stack.callback(self.batches.close)
+    self.tracing = False
+    stack.callback(self._stop_trace)
+
+  def loop(self) -> dict[str, Any]:
+    total = self.config.total_steps
+    step_function = None
+    self.clock.enter('step')
+    while True:
+      try:
+        if self._evaluation_due():
+          self._evaluate()
+      except _Preempted:
+        return self._leave()
+      if self.preemption.preempted():
+        return self._leave()
+      if self.step == total or self.checkpoints.should_save(self.step):
+        self._save()
+      if self.step == total:
+        return self._finish()
+      with self.clock.at('data'):
+        batch = next(self.batches)
+      if step_function is None:
+        with self.clock.at('compile'):
+          step_function = self.program.compile_step(batch, self.arguments)
+      self._profile()
+      with jax.transfer_guard('disallow'):
+        self.state, made = step_function(
+            self.state, batch, self.program.frozen, self.arguments)
+      # The device is busy with the next update: now read the last one.
+      self._write_line()
+      self.step, self.made, self.values = self.step + 1, made, {}
+
+  def _evaluation_due(self):
+    every, step = self.config.evaluation.every, self.step
+    due = step in (0, self.config.total_steps) or every and step % every == 0
+    return due and not self.values and not self._is_logged()
+
+  def _is_logged(self):
+    return bool(self.log.lines) and self.log.lines[-1]['step'] == self.step
+
+  def _evaluate(self):
+    with self.clock.at('eval'):
+      values = {}
+      for evaluator in self.evaluators:
+        functions = self.program.evaluation_functions(
+            evaluator, self.state, self.arguments)
+        batches = data.eval_batches(self.config, self.program.batch_sharding)
+        for name, value in evaluator.run(
+            functions, self._polled(batches), self.step,
+            self.workdir if self.first_process else None,
+            last=self.step == self.config.total_steps):
+          values[f'{evaluator.name}/{name}'] = value
+      self.values = values
+
+  def _polled(self, batches) -> Iterator[Any]:
+    """Passes batches on; a SIGTERM is seen between two of them."""
+    for batch in batches:
+      if self.preemption.preempted():
+        raise _Preempted
+      yield batch
+
+  def _read_made(self) -> dict[str, float]:
+    """Metrics of the update that made the state; raises if it is not finite."""
+    if self.made is None or not isinstance(self.made.get('committed'),
+                                           jax.Array):
+      return self.made or {}
+    made = {name: value.item() if value.ndim == 0 else value.tolist()
+            for name, value in jax.device_get(self.made).items()}
+    if made.pop('committed') != self.step:
+      raise NonFiniteError(
+          f'{self.workdir}: the gradient of an update up to step {self.step} '
+          f'is not finite (loss {made.get("loss")}); nothing of it was kept, '
+          f'the newest checkpoint is in {self.checkpoints.directory}')
+    self.made = {f'train/{name}': value for name, value in made.items()}
+    return self.made
+
+  def _write_line(self):
+    """Logs the present step if it is due; waits for its update."""
+    step, every = self.step, self.config.logging.every
+    last = step == self.config.total_steps
+    if self._is_logged() or not (
+        self.values or last or step and step % every == 0):
+      return
+    seconds = self.clock.read()
+    line = self._read_made() | self.values
+    self.progress(step, line, seconds)
+    line |= {f'clock/{name}': round(s, 3) for name, s in seconds.items()}
+    self.log.write(step, line)
+    if self.tensorboard:
+      self.tensorboard.write(step, line)
+
+  def _save(self, unfinished=False):
+    """Saves the state; first the log, which may not lag behind it.
+
+    Args:
+      unfinished: whether the state is due to be evaluated after the restart;
+        its metrics then travel in the checkpoint, not in the log.
+    """
+    made = self._read_made()
+    if not unfinished:
+      self._write_line()
+    self.log.flush()
+    with self.clock.at('checkpoint'):
+      self.checkpoints.save(self.step, self.state, {
+          'config': config_lib.to_json(self.config),
+          'examples': self.step * self.config.batch_size,
+          'seconds': self.clock.read(),
+          'made': made,
+          'data': data.fingerprint(self.config),
+          'provenance': provenance.describe(self.program.abstract),
+          'frozen': {name: ref.sha256 for name, ref in
+                     self.program.task.weights.items()},
+      })
+
+  def _leave(self):
+    """A stop was asked for: save what there is and return."""
+    self._save(unfinished=self._evaluation_due())
+    with self.clock.at('checkpoint'):
+      self.checkpoints.wait()
+    return {'step': self.step, 'preempted': True}
+
+  def _finish(self):
+    with self.clock.at('checkpoint'):
+      self.checkpoints.wait()
+    self.clock.enter('report')
+    last = self.log.lines[-1]
+    done = {'step': self.step, 'seconds': self.clock.read(),
+            'metrics': {name: value for name, value in last.items()
+                        if name.startswith('eval/')}}
+    if self.first_process:
+      files.write_text(self.workdir / DONE, json.dumps(done, indent=2) + '\n')
+    return done
+
+  def _restore(self):
+    """The state of the newest whole checkpoint, or None."""
+    with self.clock.at('checkpoint'):
+      restored = self.checkpoints.restore(self.program.abstract)
+    if restored is None:
+      return None
+    state, meta, self.step = restored
+    self.clock.resume(meta['seconds'])
+    self.made = meta['made'] or None
+    here = data.fingerprint(self.config)
+    if meta['data'] != here:
+      raise checkpoints_lib.CheckpointError(
+          f'{self.workdir}: the data have changed since step {self.step}: '
+          f'fingerprint {meta["data"]} then, {here} now')
+    self.log.drop_after(self.step)
+    return state
+
+  def _start(self):
+    """The state of step 0; from another run's parameters if configured."""
+    self.log.drop_after(-1)
+    state = self.program.init(self.arguments)
+    if self.config.init_from:
+      state = starting.from_run(state, self.config)
+    return state
+
+  def _write_description(self):
+    (self.workdir / DONE).unlink(missing_ok=True)
+    files.write_text(self.workdir / 'config.json',
+                     config_lib.to_json(self.config))
+    described = self.cost | {
+        'model': self.config.model.name,
+        'train_flops': (self.cost['flops']['train_step']
+                        * self.config.batch_size * self.config.total_steps),
+        'provenance': provenance.describe(self.program.abstract)}
+    files.write_text(self.workdir / 'model.json',
+                     json.dumps(described, indent=2) + '\n')
+
+  def _profile(self):
+    """Starts and stops the trace of `config.profile`."""
+    first, steps = self.config.profile.first, self.config.profile.steps
+    if steps and self.step == first:
+      jax.profiler.start_trace(str(self.workdir / 'profile'))
+      self.tracing = True
+    elif self.tracing and self.step >= first + steps:
+      self._stop_trace()
+
+  def _stop_trace(self):
+    if self.tracing:
+      jax.block_until_ready(self.state)
+      jax.profiler.stop_trace()
+      self.tracing = False
+
+
+def _read_done(workdir):
+  path = workdir / DONE
+  return json.loads(path.read_text()) if path.exists() else None
