@@ -1,0 +1,66 @@
+"""Analytic parameters are those that the modules make, array by array."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import linen as nn
+
+from vitok import config as config_lib
+from vitok import models, sizes
+from vitok.accounting import parameters
+from vitok.models import layers, positions
+from vitok.models.bottlenecks import BOTTLENECKS
+
+
+def real(config, frames, resolution):
+  """{path: (shape, axis names)} of the module's parameters."""
+  model = models.build(config, frames=frames, resolution=resolution)
+  image = jnp.zeros((1, frames, resolution, resolution, 3))
+  tree = jax.eval_shape(
+      lambda: model.init(jax.random.key(0), image))['params']
+  boxed = lambda leaf: isinstance(leaf, nn.Partitioned)
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=boxed)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'):
+          (leaf.value.shape, leaf.names) for path, leaf in leaves}
+
+
+@pytest.mark.parametrize('mlp, norm, position, bottleneck', [*itertools.product(
+    layers.MLPS, layers.NORMS, positions.NAMES, BOTTLENECKS)])
+def test_every_combination_is_the_module_tree(mlp, norm, position, bottleneck):
+  config = config_lib.default().model
+  config.update(name='F-P/2x4x8', mlp=mlp, norm=norm, positions=position,
+                bottleneck=bottleneck)
+  frames = 2 if position == 'rope2d' else 4  # 2-D rotation: one time step.
+  spec = parameters.Spec(
+      sizes.from_config(config), frames, 16, mlp, norm, position,
+      BOTTLENECKS[bottleneck].code_projection)
+  made = {p.path: (p.shape, p.axes) for p in parameters.parameters(spec)}
+  assert made == real(config, frames, 16)
+
+
+@pytest.mark.parametrize('name', ['S-B/16', 'S-L/16', 'L-L/8', 'S-B/1x16x64'])
+def test_the_papers_sizes_are_the_module_tree(name):
+  config = config_lib.default().model
+  config.name = name
+  spec = parameters.Spec(sizes.parse(name), 1, 256)
+  made = {p.path: (p.shape, p.axes) for p in parameters.parameters(spec)}
+  assert made == real(config, 1, 256)
+
+
+@pytest.mark.parametrize('name, millions', [('S', 43.3), ('B', 85.8),
+                                            ('L', 383.7)])
+def test_towers_are_the_papers_within_half_a_percent(name, millions):
+  spec = parameters.Spec(sizes.parse(f'{name}-{name}/16'), 1, 256)
+  counts = parameters.count(parameters.parameters(spec))
+  assert counts['encoder'] == pytest.approx(millions * 1e6, rel=0.005)
+
+
+@pytest.mark.parametrize('name, millions', [('S-B/16', 129.0),
+                                            ('S-L/16', 426.8)])
+def test_auto_encoders_are_the_papers_within_half_a_percent(name, millions):
+  spec = parameters.Spec(sizes.parse(name), 1, 256)
+  counts = parameters.count(parameters.parameters(spec))
+  assert counts['total'] == pytest.approx(millions * 1e6, rel=0.005)
+  assert counts['total'] == sum(counts[part] for part in parameters.PARTS)

@@ -1,0 +1,140 @@
+"""Every parameter of an auto-encoder, without building it.
+
+`parameters(spec)` lists paths, shapes and logical axis names exactly as the
+modules in `vitok/models` make them; tests compare the two trees. The patch
+embedding belongs to the encoder, the un-embedding to the decoder, the linear
+maps to and from the code to the bottleneck.
+
+Against the paper's table 1 (a ViT with a position table, as timm counts it):
+
+          paper       here
+  S      43.3 M     43.1 M  -0.4%
+  B      85.8 M     85.7 M  -0.2%
+  L     383.7 M    383.5 M  -0.1%
+
+The paper counts a table of 197 positions, which axial RoPE does not have, a
+GELU MLP of ratio 4 where SwiGLU has three matrices of 8/3 the width, and no
+bottleneck; for one tower here that is its embedding, blocks and final norm.
+"""
+
+import dataclasses
+import math
+
+from vitok import sizes
+from vitok.accounting import sharding as sharding_lib
+
+PARTS = ('encoder', 'bottleneck', 'decoder')
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """What determines the arithmetic of an auto-encoder.
+
+  Attributes:
+    size: dimensions.
+    frames, resolution: of a clip, in frames and pixels.
+    mlp, norm, positions: as in `config.model`.
+    code_projection: width of the projection to the code in units of its
+      channels; 2 where it makes a mean and a log-variance.
+  """
+  size: sizes.Size
+  frames: int
+  resolution: int
+  mlp: str = 'swiglu'
+  norm: str = 'layernorm'
+  positions: str = 'rope2d'
+  code_projection: int = 2
+
+  @property
+  def tokens(self) -> int:
+    return self.size.tokens(self.frames, self.resolution)
+
+  @property
+  def towers(self) -> dict[str, sizes.Tower]:
+    return {'encoder': self.size.encoder, 'decoder': self.size.decoder}
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+  """One array: its path, shape and the logical name of each axis."""
+  path: str
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]
+
+  @property
+  def part(self) -> str:
+    """'encoder', 'bottleneck' or 'decoder'."""
+    return self.path.split('/')[0].removesuffix('_up')
+
+  @property
+  def size(self) -> int:
+    return math.prod(self.shape)
+
+
+def parameters(spec: Spec) -> list[Parameter]:
+  """All parameters, in the order of their paths."""
+  size = spec.size
+  made = _linear('bottleneck/down', embed=size.encoder.width,
+                 code=spec.code_projection * size.channels)
+  made += _linear('bottleneck_up', code=size.channels,
+                  embed=size.decoder.width)
+  made += _linear('encoder/embed', patch=size.patch_dim,
+                  embed=size.encoder.width)
+  made += _linear('decoder/unembed', embed=size.decoder.width,
+                  patch=size.patch_dim)
+  for part, tower in spec.towers.items():
+    made += _norm(f'{part}/norm', spec.norm, tower.width)
+    if spec.positions == 'learned':
+      made.append(Parameter(f'{part}/positions', (spec.tokens, tower.width),
+                            ('tokens', 'embed')))
+    made += [
+        Parameter(p.path, (tower.depth, *p.shape), ('layers', *p.axes))
+        for p in _block(f'{part}/blocks', tower, spec)]
+  return sorted(made, key=lambda p: p.path)
+
+
+def count(made: list[Parameter]) -> dict[str, int]:
+  """Numbers in each part and in total."""
+  counts = {part: sum(p.size for p in made if p.part == part)
+            for part in PARTS}
+  return counts | {'total': sum(counts.values())}
+
+
+def per_device(made: list[Parameter], mesh: dict[str, int],
+               sharding=None) -> int:
+  """Numbers that one device of a mesh holds.
+
+  Args:
+    made: from `parameters`.
+    mesh: sizes of 'replica', 'fsdp', 'tensor'.
+    sharding: as `config.sharding`; `None` is the default config's.
+  """
+  return sum(p.size // sharding_lib.ways(p.shape, p.axes, mesh, sharding)
+             for p in made)
+
+
+def _block(path, tower, spec):
+  width, hidden = tower.width, tower.hidden(spec.mlp)
+  heads = {'heads': tower.heads, 'kv': tower.head_dim}
+  up = {'gate': 2} if spec.mlp == 'swiglu' else {}
+  return [
+      *_norm(f'{path}/norm1', spec.norm, width),
+      *_linear(f'{path}/attention/qkv', embed=width, qkv=3, **heads),
+      *_linear(f'{path}/attention/out', inputs=2, **heads, embed=width),
+      *_norm(f'{path}/norm2', spec.norm, width),
+      *_linear(f'{path}/mlp/up', embed=width, **up, mlp=hidden),
+      *_linear(f'{path}/mlp/down', mlp=hidden, embed=width),
+  ]
+
+
+def _linear(path, inputs=1, **axes):
+  """Kernel over all `axes`, bias over those beyond the first `inputs`."""
+  names, shape = tuple(axes), tuple(axes.values())
+  return [Parameter(f'{path}/kernel', shape, names),
+          Parameter(f'{path}/bias', shape[inputs:], names[inputs:])]
+
+
+def _norm(path, norm, width):
+  vectors = ('scale', 'bias') if norm == 'layernorm' else ('scale',)
+  return [Parameter(f'{path}/{name}', (width,), ('embed',))
+          for name in vectors]

@@ -1,0 +1,39 @@
+"""Into how many pieces a mesh cuts a parameter.
+
+The arithmetic of `vitok.training.mesh.state_shardings`, whose tests and this
+module's agree on every parameter: rules first, then FSDP along the largest
+axis that its size divides; small parameters and the stacked `layers` axis are
+never cut.
+"""
+
+import math
+from typing import Any
+
+from vitok import config as config_lib
+
+
+def ways(shape: tuple[int, ...], axes: tuple[str, ...], mesh: dict[str, int],
+         sharding: Any = None) -> int:
+  """Number of different pieces of an array.
+
+  Args:
+    shape: of the array.
+    axes: logical name of each of its axes.
+    mesh: sizes of 'replica', 'fsdp', 'tensor'.
+    sharding: `config.sharding`; `None` is the default config's.
+  """
+  sharding = sharding or config_lib.default().sharding
+  rules = dict(sharding.rules)
+  one_layer = math.prod(
+      n for n, name in zip(shape, axes, strict=True) if name != 'layers')
+  small = one_layer < sharding.fsdp_min_size
+  pieces, free = {}, []
+  for n, name in zip(shape, axes, strict=True):
+    axis = rules.get(name)
+    if axis and n % mesh[axis] == 0 and not (axis == 'fsdp' and small):
+      pieces[axis] = mesh[axis]
+    elif name != 'layers' and n % mesh['fsdp'] == 0:
+      free.append(n)
+  if 'fsdp' not in pieces and free and not small:
+    pieces['fsdp'] = mesh['fsdp']
+  return math.prod(pieces.values())
