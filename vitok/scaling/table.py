@@ -2,11 +2,12 @@
 
 import csv
 import io
+import types
 from collections.abc import Iterable
 
 import numpy as np
 
-from vitok import errors
+from vitok import errors, sizes
 from vitok.scaling import runs as runs_lib
 
 COLUMNS = {
@@ -35,7 +36,7 @@ COLUMNS = {
     'below_pca': 'below it: limited by optimisation, left out of laws',
     'seconds': 'wall clock of the unit', 'priced_seconds': 'before the run',
     **{f'seconds_{bucket}': '' for bucket in (
-        'compile', 'step', 'data', 'eval', 'checkpoint')},
+        'start', 'compile', 'step', 'data', 'eval', 'checkpoint', 'report')},
 }
 
 
@@ -123,11 +124,11 @@ def _of_config(config):
 
 
 def _of_model(run):
-  model = run.model
+  model, size = run.model, _size(run.config)
   counts, macs = model['parameters'], model['macs']
   return dict(
-      model=model['model'], tubelet=model['tubelet'], patch=model['patch'],
-      channels=model['channels'], tokens=model['tokens'],
+      model=str(size), tubelet=size.tubelet, patch=size.patch,
+      channels=size.channels, tokens=model['tokens'],
       code_floats=model['code_floats'],
       pixels_per_float=model['pixels_per_float'],
       parameters=counts['total'],
@@ -136,3 +137,13 @@ def _of_model(run):
       **{f'{part}_flops': 2 * macs[part] for part in ('encoder', 'decoder')},
       forward_flops=model['flops']['forward'],
       train_flops=model['train_flops'])
+
+
+def _size(config):
+  """The size that a resolved config stands for, its overrides included."""
+  towers = {side: types.SimpleNamespace(**{
+      field: config[f'model.{side}.{field}']
+      for field in ('width', 'depth', 'heads', 'mlp_ratio')})
+            for side in ('encoder', 'decoder')}
+  return sizes.from_config(
+      types.SimpleNamespace(name=config['model.name'], **towers))

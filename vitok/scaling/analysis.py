@@ -1,0 +1,187 @@
+"""From the workdir of a sweep to everything that its report shows."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitok import errors
+from vitok.scaling import bootstrap, checks, fits, runs, table, verdicts
+from vitok.scaling.claims import RESPONSES
+
+LEVEL = 0.9  # Of every interval that belongs to no claim.
+HELD_OUT = ('code_floats', 'patch')
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+  """A response over a size, fitted to the units of the law.
+
+  Attributes:
+    x, y: columns.
+    fit: the straight law, or None if it is refused.
+    curved: the same with a quadratic term, or None.
+    held_out: {column: {value: (error, low, high)}}; predicted - observed.
+    refused: why there is no fit, or ''.
+  """
+  x: str
+  y: str
+  fit: fits.Fit | None = None
+  curved: fits.Fit | None = None
+  held_out: dict = dataclasses.field(default_factory=dict)
+  refused: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+  """Two things measured on the same images: a - b in dB.
+
+  Attributes:
+    kind: 'null' (a configuration and its own PCA) or 'size' (two of equal E).
+    difference, low, high: its mean, and interval over seeds and images.
+    sd: of the difference between images.
+    sd_unpaired: of a alone between images, which pairing removes.
+  """
+  kind: str
+  a: str
+  b: str
+  difference: float
+  low: float
+  high: float
+  sd: float
+  sd_unpaired: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+  """A sweep, judged.
+
+  Attributes:
+    sweep: what was read.
+    rows: a dict per unit (`table.COLUMNS` and the unit's factors).
+    data: finished units by response: 'psnr', 'log2_mse' and 'ssim', the last
+      where it is defined.
+    verdicts: one per claim, in order.
+    laws: one per size that a claim is over and response.
+    pairs: paired differences of PSNR.
+  """
+  sweep: runs.Sweep
+  rows: tuple[dict, ...]
+  data: dict[str, fits.Data]
+  verdicts: tuple[verdicts.Verdict, ...]
+  laws: tuple[Law, ...]
+  pairs: tuple[Pair, ...]
+
+  @property
+  def missing(self) -> list[str]:
+    """Names of the units that have not finished."""
+    return [row['unit'] for row in self.rows if row['state'] != 'done']
+
+  @property
+  def sizes(self) -> list[str]:
+    """Columns that the laws are over."""
+    return list(dict.fromkeys(law.x for law in self.laws))
+
+  def law(self, x: str, y: str = 'psnr') -> Law:
+    """The law of y over x."""
+    return next(law for law in self.laws if (law.x, law.y) == (x, y))
+
+
+def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
+  """Reads a sweep, finished or not, and judges its claims.
+
+  Args:
+    workdir: of the sweep.
+    count: replicates of the bootstrap.
+
+  Raises:
+    InputError: there is no sweep, or its files do not fit together.
+  """
+  sweep = runs.load_runs(workdir)
+  rows = tuple(table.rows(sweep))
+  images = {run.name: run.images for run in sweep.done}
+
+  def of(y, level=LEVEL):
+    done = [row for row in rows if row['state'] == 'done']
+    return fits.responses(done, [images[row['unit']] for row in done], y,
+                          level=level, count=count)
+
+  defined = [y for y in RESPONSES if all(
+      row[y] is not None for row in rows if row['state'] == 'done')]
+  data = {y: of(y) for y in defined}
+  judged = tuple(_judge(claim, rows, data, of) for claim in sweep.claims)
+  names = dict.fromkeys(
+      claim.x[0] if len(claim.x) == 1 else 'code_floats'
+      for claim in sweep.claims)
+  laws = tuple(_law(checks.unflagged(data[y]), x, y)
+               for x in names or ('code_floats',) for y in defined)
+  return Analysis(sweep, rows, data, judged, laws,
+                  tuple(_pairs(sweep, data['psnr'], images)))
+
+
+def _judge(claim, rows, data, of):
+  if claim.y not in data:
+    raise errors.InputError(f'claim {claim.name}.y', claim.y,
+                            'is not defined for every unit of this sweep',
+                            'psnr')
+  shared = claim.level == LEVEL
+  return verdicts.judge(
+      claim, rows, data[claim.y] if shared else of(claim.y, claim.level))
+
+
+def _law(data, x, y):
+  try:
+    fit = fits.fit(data, [x])
+  except errors.InputError as error:
+    return Law(x, y, refused=str(error))
+  held_out = {}
+  for column in HELD_OUT:
+    found = fits.held_out(data, [x], column)
+    known = {value: (error, *bootstrap.interval(error_R, LEVEL))
+             for value, (error, error_R) in found.items()
+             if np.isfinite(error)}
+    if len(known) > 1:
+      held_out[column] = known
+  return Law(x, y, fit, fits.fit(data, [x], curved=True), held_out)
+
+
+def _pairs(sweep, data, images):
+  """Each configuration and its own PCA; then neighbours at equal E."""
+  law = data.where(role='law')
+  groups = {label: law.where(configuration=label)
+            for label in dict.fromkeys(law.configurations)}
+
+  def per_image(group):
+    return np.mean([images[row['unit']]['psnr'] for row in group.rows], 0)
+
+  nulls = {(row['tubelet'], row['patch'], row['channels']): row
+           for row in sweep.nulls if row['model'] == 'pca'}
+  for label, group in groups.items():
+    row = group.rows[0]
+    null = nulls.get((row['tubelet'], row['patch'], row['channels']))
+    if null is None:
+      continue
+    null_N = null['psnr_per_image']
+    null_R = bootstrap.resample_images(
+        null_N[None], images[row['unit']]['group'], count=len(data.y_RxU))[:, 0]
+    yield _pair('null', label, 'its PCA', group, per_image(group), null_N,
+                null_R)
+  by_size = {}
+  for label, group in groups.items():
+    by_size.setdefault(group.rows[0]['code_floats'], []).append(label)
+  for floats in sorted(by_size):
+    labels = sorted(by_size[floats], key=lambda label: _order(groups[label]))
+    for a, b in zip(labels[1:], labels[:-1], strict=True):
+      yield _pair('size', a, b, groups[a], per_image(groups[a]),
+                  per_image(groups[b]), groups[b].y_RxU.mean(1))
+
+
+def _pair(kind, a, b, group, a_N, b_N, b_R):
+  low, high = bootstrap.interval(group.y_RxU.mean(1) - b_R, LEVEL)
+  return Pair(kind, a, b, float(np.mean(a_N - b_N)), low, high,
+              float(np.std(a_N - b_N, ddof=1)), float(np.std(a_N, ddof=1)))
+
+
+def _order(group) -> Sequence:
+  row = group.rows[0]
+  return (row['tokens'], row['encoder_parameters'], row['decoder_parameters'])
