@@ -73,7 +73,8 @@ def check(config):
     errors.one_of(f'config.{key}', leaves[key], choices)
   tasks.check(config)
   size = sizes.from_config(config.model)
-  models.check(config.model, config.data.frames, config.data.resolution)
+  models.build(config.model, frames=config.data.frames,
+               resolution=config.data.resolution)
   _check_fit(config, size)
   _check_optimizer(config)
   _check_mesh(config)
