@@ -27,7 +27,7 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vitok import errors
+from vitok import errors, files
 from vitok.training import manifest
 
 DIRECTORY = 'checkpoints'
@@ -215,7 +215,7 @@ class Checkpoints:
       self._damaged.discard(step)
 
   def _write_journal(self, steps):
-    manifest.write_atomic(self._journal, json.dumps(sorted(steps)))
+    files.write_text(self._journal, json.dumps(sorted(steps)))
 
   def _clean_up(self):
     """Removes what a killed (or failed) save or deletion left."""

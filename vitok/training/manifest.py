@@ -8,10 +8,11 @@ checkpoint is complete.
 
 import hashlib
 import json
-import os
 from concurrent import futures
 
 from etils import epath
+
+from vitok import files as files_lib
 
 NAME = 'manifest.json'
 _CHUNK = 2**24  # Bytes; object stores want large reads.
@@ -22,26 +23,6 @@ class Damaged(Exception):
   """A directory is not what its manifest says; the message is the reason."""
 
 
-def write_atomic(path: epath.PathLike, text: str) -> None:
-  """Writes a file that is seen whole or not at all.
-
-  Args:
-    path: local, or an object store's address (`gs://...`), where a put is
-      atomic by itself and a rename would be a copy.
-    text: the new content.
-  """
-  path = epath.Path(path)
-  if '://' in os.fspath(path):
-    path.write_text(text)
-    return
-  temporary = path.parent / f'.{path.name}.{os.getpid()}'
-  try:
-    temporary.write_text(text)
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
-
-
 def write(directory: epath.PathLike) -> None:
   """Writes the manifest of `directory`, which must be complete by now."""
   directory = epath.Path(directory)
@@ -50,7 +31,8 @@ def write(directory: epath.PathLike) -> None:
     digests = list(pool.map(lambda name: _digest(directory / name), names))
   files = {name: dict(bytes=size, sha256=digest)
            for name, (size, digest) in zip(names, digests, strict=True)}
-  write_atomic(directory / NAME, json.dumps(dict(files=files), indent=1))
+  text = json.dumps(dict(files=files), indent=1)
+  files_lib.write_text(directory / NAME, text)
 
 
 def verify(directory: epath.PathLike, parts: tuple[str, ...] = ()) -> None:
