@@ -88,7 +88,7 @@ def coded_bits(function: Callable[[Mapping], Mapping],
   """
   kept, rows = [], 0
   for batch in batches:
-    mask = np.asarray(batch['mask'], bool)
+    mask = np.array(batch['mask'], bool)
     mask &= rows + np.cumsum(mask) <= count
     kept.append((batch, mask))
     rows += int(mask.sum())
