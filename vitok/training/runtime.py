@@ -1,7 +1,6 @@
 """What a process sets up once before it trains or evaluates."""
 
 import faulthandler
-import logging
 import os
 import pathlib
 import signal
@@ -25,9 +24,7 @@ def prepare(distributed: bool = False):
   if hasattr(signal, 'SIGUSR1'):
     faulthandler.register(signal.SIGUSR1, all_threads=True)
   absl_logging.use_absl_handler()
-  absl_logging.set_verbosity(absl_logging.INFO)
-  for noisy in ('jax', 'orbax', 'grain'):
-    logging.getLogger(noisy).setLevel(logging.WARNING)
+  absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells each rename.
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()  # Grain's worker processes read them.
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):

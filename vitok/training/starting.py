@@ -1,19 +1,20 @@
 """`init_from`: start from another run's parameters, or a part of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from absl import logging
 
 from vitok import errors
 from vitok.tasks import base
 from vitok.training import checkpoints
 
 
-def from_run(state: base.State, config: Any) -> base.State:
+def from_run(state: base.State, config: Any,
+             say: Callable[[str], None]) -> base.State:
   """Replaces fresh parameters by those of `config.init_from`.
 
-  A parameter is taken if path and shape agree; the log tells what matched and
+  A parameter is taken if path and shape agree; `say` tells what matched and
   what did not. Moving averages start from the same values.
 
   Args:
@@ -51,11 +52,10 @@ def from_run(state: base.State, config: Any) -> base.State:
         + (f': {other_shape[0]}' if other_shape else ''))
   fresh = sorted(set(wanted) - set(taken))
   unused = sorted(set(stored) - set(taken))
-  logging.info(
-      'init_from %s, step %d: %d of %d parameters taken; left fresh: %s; '
-      'of another shape: %s; not in this model: %s', config.init_from, step,
-      len(wanted) - len(fresh), len(wanted), fresh or 'none',
-      other_shape or 'none', unused or 'none')
+  say(f'init_from {config.init_from}, step {step}: '
+      f'{len(wanted) - len(fresh)} of {len(wanted)} parameters taken; '
+      f'left fresh: {fresh or "none"}; of another shape: '
+      f'{other_shape or "none"}; not in this model: {unused or "none"}')
   return state.replace(params=params, ema=replace(state.ema))
 
 

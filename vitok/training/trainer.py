@@ -85,6 +85,7 @@ class _Run:
                stack):
     self.config, self.workdir = config, workdir
     self.clock, self.preemption = clock, preemption
+    self.say = say or writers.to_stderr
     clock.enter('compile')
     signature = program_lib.signature(config)
     if signature not in programs:
@@ -102,7 +103,7 @@ class _Run:
     self.progress = writers.Progress(
         config.total_steps, config.batch_size,
         cost['flops']['train_step'] * config.batch_size,
-        self.program.mesh.size, label, say)
+        self.program.mesh.size, label, self.say)
     self.step, self.made, self.values = 0, None, {}
     self.state = self._restore() or self._start()
     self.tensorboard = None
@@ -271,7 +272,7 @@ class _Run:
     self.log.drop_after(-1)
     state = self.program.init(self.arguments)
     if self.config.init_from:
-      state = starting.from_run(state, self.config)
+      state = starting.from_run(state, self.config, self.say)
     return state
 
   def _write_description(self):

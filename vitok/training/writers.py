@@ -14,6 +14,10 @@ from vitok import files
 _FLUSH_SECONDS = 10.0
 
 
+def to_stderr(line: str):
+  print(line, file=sys.stderr, flush=True)
+
+
 class MetricLog:
   """metrics.jsonl: one JSON object a line, each step once, in order.
 
@@ -86,10 +90,9 @@ class Progress:
   """
 
   def __init__(self, total: int, examples: int, flops: float, devices: int,
-               label: str = '', say: Callable[[str], None] | None = None):
+               label: str = '', say: Callable[[str], None] = to_stderr):
     self._total, self._examples, self._flops = total, examples, flops
-    self._devices, self._label = devices, label
-    self._say = say or (lambda line: print(line, file=sys.stderr, flush=True))
+    self._devices, self._label, self._say = devices, label, say
     self._shown_at = -math.inf
     self._start: tuple[int, float] | None = None
 
