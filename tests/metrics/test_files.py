@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from vitok.metrics import files, table
@@ -64,7 +65,7 @@ def test_writing_is_atomic(tmp_path, monkeypatch):
 
   def fail(self, target):
     raise OSError('disk full')
-  monkeypatch.setattr(type(files.epath.Path(path)), 'replace', fail)
+  monkeypatch.setattr(type(epath.Path(path)), 'replace', fail)
   with pytest.raises(OSError, match='disk full'):
     files.write_arrays(path, {'x': np.zeros(3)})
   assert path.read_bytes() == before

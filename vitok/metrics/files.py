@@ -11,6 +11,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from vitok import files
 from vitok.metrics import table
 
 # Columns that readers may rely on; NaN where a metric is not defined (SSIM of
@@ -21,27 +22,11 @@ _SHOWN_FRAMES = 4  # Of a video, evenly spaced.
 _SMALLEST = 128  # Smaller images are enlarged by a whole factor, unfiltered.
 
 
-def write_bytes(path: os.PathLike, data: bytes) -> None:
-  """Writes a file atomically; makes its folder."""
-  path = epath.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  if '://' in os.fspath(path):  # Object stores publish whole objects.
-    path.write_bytes(data)
-    return
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    temporary.write_bytes(data)
-    temporary.replace(path)
-  except OSError:
-    temporary.unlink(missing_ok=True)
-    raise
-
-
 def write_arrays(path: os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   """Writes an .npz; the same arrays give the same bytes."""
   buffer = io.BytesIO()
   np.savez(buffer, **{name: np.asarray(arrays[name]) for name in arrays})
-  write_bytes(path, buffer.getvalue())
+  files.write_bytes(path, buffer.getvalue())
 
 
 def write_evaluation(folder: os.PathLike, step: int, rows: table.Table) -> None:
@@ -64,7 +49,7 @@ def write_evaluation(folder: os.PathLike, step: int, rows: table.Table) -> None:
 def write_png(path: os.PathLike, image_HxWx3: np.ndarray) -> None:
   buffer = io.BytesIO()
   Image.fromarray(image_HxWx3).save(buffer, format='PNG')
-  write_bytes(path, buffer.getvalue())
+  files.write_bytes(path, buffer.getvalue())
 
 
 def grid(originals: np.ndarray, reconstructions: np.ndarray,

@@ -1,0 +1,130 @@
+"""Measures a trained run: `python -m vitok.evaluate --workdir=DIR`.
+
+  --checkpoint=STEP                 this one; by default the newest whole one
+  --config.evaluation.split=train   changes a field of the evaluation, of the
+                                    mesh, or data.workers and data.prefetch
+  --distributed                     several processes (SLURM, TPU pods, ...)
+
+Prints the protocol and the numbers with their standard errors, and writes what
+training writes: evaluation/<step>.npz (per-image values), .png (originals above
+reconstructions), protocol.json; and <step>.json, the numbers with the protocol.
+They lie in the workdir if the protocol is the run's own, otherwise in
+<workdir>/evaluations/<id of the protocol>, so that nothing is replaced by
+numbers that cannot be compared with it.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from vitok import config as config_lib
+from vitok import errors
+
+# What may differ from the run: none of it is part of the model.
+_MAY_CHANGE = ('evaluation.', 'mesh.', 'data.workers', 'data.prefetch')
+_UNITS = {'psnr': 'dB', 'kl_bits': 'bits', 'coded_bits': 'bits',
+          'coded_loss_db': 'dB'}
+
+
+def evaluate(workdir: Any, checkpoint: int | None = None,
+             changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+  """Measures a checkpoint and writes the files of an evaluation.
+
+  Args:
+    workdir: of the run; local or `gs://`.
+    checkpoint: step; by default the newest whole checkpoint.
+    changes: {dotted key: value} of `config.evaluation` and the like.
+
+  Returns:
+    {'workdir', 'step', 'parameters', 'metrics': {'eval/psnr': ...},
+    'protocol': {...}, 'folder': where the files are}.
+
+  Raises:
+    InputError: no run, no such checkpoint, an unfit change.
+    checkpoints.CheckpointError: no checkpoint is whole.
+  """
+  import jax
+  from etils import epath
+
+  from vitok import data, files, loading, validation
+  from vitok.metrics import protocol
+  from vitok.training import program
+
+  config = loading.read_config(workdir, checkpoint)
+  for key in changes or {}:
+    if not key.startswith(_MAY_CHANGE):
+      raise errors.InputError(
+          f'config.{key}', None, 'an evaluation cannot change it',
+          'config.' + errors.nearest(key, [
+              leaf for leaf in config_lib.flatten(config)
+              if leaf.startswith(_MAY_CHANGE)]))
+  config_lib.override(config, changes or {})
+  validation.check(config)
+  built = program.Program(config)
+  state, step = loading.restore_state(workdir, built.abstract, checkpoint)
+  arguments = built.run_arguments(config)
+  batches = data.eval_batches(config, built.batch_sharding)
+  asked = protocol.Protocol.from_config(config, batches.count,
+                                        data.fingerprint(config))
+  out = folder = epath.Path(workdir)
+  own = folder / 'evaluation' / 'protocol.json'
+  if own.exists() and json.loads(own.read_text()).get('id') != asked.id:
+    out = folder / 'evaluations' / asked.id
+  writes = jax.process_index() == 0
+  numbers = {}
+  for evaluator in built.task.evaluators():
+    functions = built.evaluation_functions(evaluator, state, arguments)
+    for name, value in evaluator.run(functions, batches, step,
+                                     out if writes else None, last=True):
+      numbers[f'{evaluator.name}/{name}'] = value
+  result = {
+      'workdir': str(workdir), 'step': step,
+      'parameters': 'moving average' if config.ema_decay else 'trained',
+      'metrics': numbers, 'protocol': json.loads(asked.to_json()),
+      'folder': str(out / 'evaluation')}
+  if writes:
+    files.write_text(out / 'evaluation' / f'{step}.json',
+                     json.dumps(result, indent=2) + '\n')
+  return result
+
+
+def describe(result: Mapping[str, Any]) -> str:
+  """The protocol and the numbers of `evaluate`, to be read by people."""
+  lines = [f'{result["workdir"]}, step {result["step"]}, '
+           f'{result["parameters"]} parameters']
+  lines += [f'{name:>14}  {value}' for name, value in
+            {'protocol': result['protocol']['id'],
+             **result['protocol']}.items() if name != 'id']
+  numbers = {name.partition('/')[2]: value
+             for name, value in result['metrics'].items()}
+  for name, value in numbers.items():
+    if '_se' in name or not isinstance(value, float):
+      continue
+    error = numbers.get(f'{name}_se')
+    group = numbers.get(f'{name}_se_group')
+    line = f'{name:>14}  {value:.6g} {_UNITS.get(name, "")}'.rstrip()
+    if error is not None:
+      line += f'  (standard error {error:.2g}'
+      line += f'; by group {group:.2g})' if group is not None else ')'
+    lines.append(line)
+  return '\n'.join([*lines, f'{"files":>14}  {result["folder"]}'])
+
+
+def main(arguments=None):
+  with errors.exits_on_input_error():
+    changes, rest = config_lib.split_flags(
+        sys.argv[1:] if arguments is None else arguments)
+    parser = errors.Parser(prog='python -m vitok.evaluate',
+                           description=__doc__)
+    parser.add_argument('--workdir', required=True)
+    parser.add_argument('--checkpoint', type=int)
+    parser.add_argument('--distributed', action='store_true')
+    flags = parser.parse_args(rest)
+    from vitok.training import runtime
+    runtime.prepare(flags.distributed)
+    print(describe(evaluate(flags.workdir, flags.checkpoint, changes)))
+
+
+if __name__ == '__main__':
+  main()
