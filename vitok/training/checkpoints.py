@@ -219,11 +219,10 @@ class Checkpoints:
 
   def _clean_up(self):
     """Removes what a killed (or failed) save or deletion left."""
-    unfinished = _unfinished(self.directory)
-    for path in self.directory.iterdir():
-      if _HALF in path.name or path.name in unfinished:
-        logging.warning('removing the unfinished checkpoint %s', path)
-        path.rmtree()
+    for name in unfinished(self.directory):
+      logging.warning('removing the unfinished checkpoint %s',
+                      self.directory / name)
+      (self.directory / name).rmtree()
     self._journal.unlink(missing_ok=True)
 
 
@@ -272,6 +271,18 @@ def restore_params(path: epath.PathLike, subtree: str = '',
   return tree, _read_meta(path), step
 
 
+def unfinished(directory: epath.PathLike) -> set[str]:
+  """Names of what is half written or half deleted in `directory`."""
+  directory = epath.Path(directory)
+  try:
+    journal = json.loads((directory / _JOURNAL).read_text())
+  except (FileNotFoundError, ValueError):
+    journal = []
+  return {path.name for path in directory.iterdir() if _HALF in path.name or (
+      path.name.isdigit() and int(path.name) in journal
+      and not (path / manifest.NAME).exists())}
+
+
 def _newest_whole(directory, step, parts, damaged):
   """The newest step whose files are as written; adds others to `damaged`."""
   steps = _steps(directory)
@@ -298,19 +309,9 @@ def _steps(directory):
   """Steps on disk in ascending order, without those still being written."""
   if not directory.exists():
     return []
-  unfinished = _unfinished(directory)
+  half = unfinished(directory)
   return sorted(int(path.name) for path in directory.iterdir()
-                if path.name.isdigit() and path.name not in unfinished)
-
-
-def _unfinished(directory):
-  """Names of the directories that are being written or deleted."""
-  try:
-    steps = json.loads((directory / _JOURNAL).read_text())
-  except (FileNotFoundError, ValueError):
-    return set()
-  return {str(step) for step in steps
-          if not (directory / str(step) / manifest.NAME).exists()}
+                if path.name.isdigit() and path.name not in half)
 
 
 def _check_tree(path, abstract_state):
