@@ -1,0 +1,255 @@
+"""Kills training on purpose and asks whether anything was lost.
+
+  python tools/kill_test.py --kills=30 [--seed=0] [--workdir=DIR]
+
+Trains a small run without interruption. Then trains it again and again in real
+processes (`python -m vitok.train`), SIGKILLs each at a random moment of a phase
+that was chosen beforehand, restarts until the run is DONE, and compares with
+the first: SHA-256 of parameters, optimizer, moving average and statistics,
+every line of metrics.jsonl but its `clock/` keys, and per-image evaluations.
+When a run is DONE before the kills are spent, another round begins.
+
+Prints one line of JSON: kills by phase (none of the five may be zero), rounds,
+hashes, and `equal`. Exit code 0 only if all agree.
+
+The phase is what the trainer writes into $VITOK_PHASE_FILE, but `mid-save` is
+what the disk shows after the kill: a checkpoint that is half written or half
+deleted. `report` is the end of a run: flushing, DONE, closing.
+"""
+
+import argparse
+import collections
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+from vitok import errors
+from vitok.training import checkpoints
+
+REQUIRED = ('compile', 'step', 'evaluation', 'mid-save', 'report')
+_NAMES = dict(data='step', eval='evaluation')  # Of the trainer's clock.
+_FIELDS = ('step', 'params', 'opt', 'ema', 'stats')
+_POLL = 0.001  # Seconds.
+_KILLS_PER_ROUND = 6
+_PATIENCE = 300  # Seconds until a silent process counts as hung.
+CONFIG = {
+    'seed': 3, 'total_steps': 60, 'batch_size': 4, 'ema_decay': 0.9,
+    'data.resolution': 32, 'checkpoint.every': 6, 'evaluation.every': 10,
+    'evaluation.count': 12, 'evaluation.batch_size': 4, 'evaluation.grid': 2,
+    'logging.every': 1, 'logging.tensorboard': False,
+}
+
+
+class Trainer:
+  """Starts `vitok.train` on one workdir, watches and kills it."""
+
+  def __init__(self, workdir, cache):
+    self.workdir, self._cache = workdir, cache
+    self._phase_file = workdir.with_suffix('.phase')
+    self._log = workdir.with_suffix('.log')
+    self._stale = set()
+    self.starts = 0
+
+  def run(self, durations, target=None, visit=0, where=0.0):
+    """Runs once, to the end or to its death.
+
+    Args:
+      durations: {phase: [seconds]}, filled with what is seen on the way.
+      target: the phase in which to kill; None: never.
+      visit: how many visits of that phase to let pass.
+      where: in [0, 1), the moment, as a share of the phase's usual duration.
+
+    Returns:
+      The phase in which it died, or None if it ended by itself.
+
+    Raises:
+      RuntimeError: it failed by itself, or hangs.
+    """
+    self.starts += 1
+    self._stale = set(self._half())  # Of the last kill; not yet cleaned up.
+    self._phase_file.unlink(missing_ok=True)
+    env = dict(os.environ, JAX_PLATFORMS='cpu',
+               VITOK_PHASE_FILE=str(self._phase_file),
+               JAX_COMPILATION_CACHE_DIR=str(self._cache),
+               JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0',
+               JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES='-1')
+    if target == 'compile':  # A real compilation, not a read from the cache.
+      env['JAX_ENABLE_COMPILATION_CACHE'] = 'false'
+    with self._log.open('w') as log:
+      process = subprocess.Popen(
+          [sys.executable, '-m', 'vitok.train', f'--workdir={self.workdir}',
+           '--config=configs/vitok.py:A-A/8',
+           *(f'--config.{key}={value}' for key, value in CONFIG.items())],
+          env=env, stdout=log, stderr=log, start_new_session=True,
+          cwd=pathlib.Path(__file__).parents[1])
+    try:
+      self._watch(process, durations, target, visit, where)
+    finally:
+      if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+      process.wait()
+    if process.returncode == -signal.SIGKILL:
+      return self._phase()
+    if process.returncode:
+      raise RuntimeError(f'exit code {process.returncode}: '
+                         f'{self._log.read_text()[-3000:]}')
+    return None
+
+  def _watch(self, process, durations, target, visit, where):
+    phase, since = 'start', time.monotonic()
+    while process.poll() is None:
+      now, before = time.monotonic(), phase
+      phase = self._phase()
+      if phase != before:
+        durations[before].append(now - since)
+        since = now
+        if phase == target:
+          if visit == 0:
+            time.sleep(where * statistics.median(durations[phase] or [0.05]))
+            return
+          visit -= 1
+      if now - since > _PATIENCE:
+        raise RuntimeError(f'{self.workdir} hangs in phase {phase}')
+      time.sleep(_POLL)
+    durations[phase].append(time.monotonic() - since)
+
+  def _half(self):
+    """(name, time of change) of each incomplete checkpoint on disk."""
+    directory = self.workdir / checkpoints.DIRECTORY
+    try:
+      return [(name, (directory / name).stat().st_mtime_ns)
+              for name in checkpoints.unfinished(directory)]
+    except FileNotFoundError:
+      return []  # Nothing yet, or renamed while we looked.
+
+  def _phase(self):
+    if set(self._half()) - self._stale:
+      return 'mid-save'
+    try:
+      phase = self._phase_file.read_text()
+    except FileNotFoundError:
+      return 'start'
+    return _NAMES.get(phase, phase)
+
+
+def outcome(workdir):
+  """What must not depend on kills: {'state': ..., 'metrics': ..., ...}."""
+  state = {}
+  for field in _FIELDS:
+    try:
+      tree, _, step = checkpoints.restore_params(workdir, field=field)
+    except errors.InputError:
+      continue  # Nothing of this kind: no statistics, for one.
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+      sha.update(f'{path} {leaf.dtype} {leaf.shape}'.encode())
+      sha.update(np.ascontiguousarray(leaf).tobytes())
+    state[field] = sha.hexdigest()
+  lines = [json.loads(line) for line in
+           (workdir / 'metrics.jsonl').read_text().splitlines()]
+  arrays = {}
+  for path in sorted((workdir / 'evaluation').glob('*.npz')):
+    with np.load(path) as file:
+      arrays[path.name] = {
+          name: hashlib.sha256(file[name].tobytes()).hexdigest()
+          for name in file.files}
+  done = json.loads((workdir / 'DONE').read_text())
+  return dict(
+      step=step, state=state, evaluations=arrays,
+      metrics=[{key: value for key, value in line.items()
+                if not key.startswith('clock/')} for line in lines],
+      done={key: done[key] for key in ('step', 'metrics')},
+      kept=sorted(path.name for path in
+                  (workdir / checkpoints.DIRECTORY).iterdir() if path.is_dir()))
+
+
+def differences(expected, found):
+  """Names of the parts of two outcomes that differ."""
+  return [part for part in expected if expected[part] != found[part]]
+
+
+def kill_until(kills, seed, workdir, say):
+  """Does it all; returns what is printed."""
+  began = time.monotonic()
+  rng = random.Random(seed)
+  durations = collections.defaultdict(list)
+  counts = collections.Counter(dict.fromkeys(REQUIRED, 0))
+  cache = workdir / 'cache'
+  first = Trainer(workdir / 'uninterrupted', cache)
+  first.run(durations)
+  expected = outcome(first.workdir)
+  say(f'uninterrupted: {time.monotonic() - began:.0f} s')
+  starts, rounds, different = 0, 0, {}
+
+  def missing():
+    return [phase for phase in REQUIRED if not counts[phase]]
+
+  while counts.total() < kills or missing():
+    if rounds > kills + len(REQUIRED):
+      break  # A phase that cannot be met; `kills` shows its zero.
+    trainer = Trainer(workdir / f'round{rounds}', cache)
+    # Those met least first; a run can be killed at its end only once.
+    targets = sorted(REQUIRED[:-1], key=lambda phase: (counts[phase],
+                                                       rng.random()))
+    targets += rng.choices(REQUIRED[:-1], k=_KILLS_PER_ROUND - len(targets) - 1)
+    targets = [t for t in targets if t in missing() or counts.total() < kills]
+    rng.shuffle(targets)
+    for target in [*targets, 'report', None]:
+      left = kills - counts.total()
+      if target and left <= 0 and target not in missing():
+        continue
+      # Keep enough for phases that are still at zero.
+      if target and left <= len(missing()) and target not in missing():
+        continue
+      visit = 0 if target in ('compile', 'report') else rng.randrange(3)
+      phase = trainer.run(durations, target, visit, rng.random())
+      if phase is None:
+        break
+      counts[phase] += 1
+      say(f'round {rounds}: aimed at {target}, killed in {phase}')
+    found = outcome(trainer.workdir)
+    if bad := differences(expected, found):
+      different[f'round{rounds}'] = bad
+    starts += trainer.starts
+    rounds += 1
+  return dict(
+      equal=not different and not missing(), kills=dict(counts),
+      total=counts.total(), rounds=rounds, starts=starts, different=different,
+      step=expected['step'], lines=len(expected['metrics']),
+      state=expected['state'], seed=seed,
+      seconds=round(time.monotonic() - began))
+
+
+def main():
+  parser = argparse.ArgumentParser(
+      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser.add_argument('--kills', type=int, default=30)
+  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--workdir', type=pathlib.Path,
+                      help='where to keep the runs; a temporary folder')
+  flags = parser.parse_args()
+
+  def say(line):
+    print(line, file=sys.stderr, flush=True)
+
+  with tempfile.TemporaryDirectory() as temporary:
+    workdir = (flags.workdir or pathlib.Path(temporary)).resolve()
+    workdir.mkdir(parents=True, exist_ok=True)
+    result = kill_until(flags.kills, flags.seed, workdir, say)
+  print(json.dumps(result))
+  return 0 if result['equal'] else 1
+
+
+if __name__ == '__main__':
+  sys.exit(main())
