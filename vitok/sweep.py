@@ -1,33 +1,49 @@
-"""Command line of sweeps: `python -m vitok.sweep list|price|run|emit|status`.
+"""Sweeps: `python -m vitok.sweep COMMAND EXPERIMENT[:PRESET] [FLAGS]`.
 
-  python -m vitok.sweep run experiments/bottleneck_scaling.py \\
-      --workdir=runs/bottleneck
+  list    the units
+  price   parameters, FLOPs, memory, hours, the smallest effect to be seen
+  run     runs the units, then writes the report
+  emit    writes a script that does so elsewhere
+  status  state, step, loss and time left of each unit
 
-EXPERIMENT is the path of an experiment file and, after a colon, a preset:
-cpu (default), gpu1, gpu, paper. `--config.a.b=v` changes a field of every
-unit, as `--config.data.sources=tfds:cifar10`.
+EXPERIMENT is the path of an experiment file, PRESET one of cpu (default),
+gpu1, gpu, paper. `--config.a.b=v` sets a field for every unit, for example
+`--config.data.sources=tfds:cifar10`. Run it again to go on after a stop: what
+is done is skipped.
 """
 
-import argparse
+import signal
 import sys
 
-from vitok import config as config_lib
-from vitok import errors, sizes, sweeps
-from vitok.sweeps import text
+if __name__ == '__main__':
+  # Until a unit trains, a SIGTERM has nothing to save.
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+
+import json  # noqa: E402
+
+from etils import epath  # noqa: E402
+
+from vitok import config as config_lib  # noqa: E402
+from vitok import errors, files, sizes, sweeps  # noqa: E402
+from vitok.sweeps import emit as emit_lib  # noqa: E402
+from vitok.sweeps import text  # noqa: E402
 
 
 def main(arguments=None):
-  """Runs one command; exit code 2 for bad input, 1 if a unit failed."""
-  overrides, rest = config_lib.split_flags(
-      sys.argv[1:] if arguments is None else arguments)
-  args = _parser().parse_args(rest)
-  experiment = sweeps.load(args.experiment, overrides)
-  sys.exit(args.command(experiment, args))
+  """Runs one command; returns the exit code (2: bad input, by SystemExit)."""
+  arguments = sys.argv[1:] if arguments is None else list(arguments)
+  with errors.exits_on_input_error():
+    overrides, rest = config_lib.split_flags(arguments)
+    flags = _parser().parse_args(rest)
+    experiment = sweeps.load(flags.experiment, overrides)
+    options = [f'--config.{key}={value}' for key, value in overrides.items()]
+    return flags.command(experiment, flags, options) or 0
 
 
-def list_units(experiment, args):
+def list_units(experiment, flags, options):
   """`list`: index, name and what distinguishes each unit."""
-  del args
+  del flags, options
   rows = []
   for index, unit in enumerate(experiment.units):
     config = experiment.resolve(unit)
@@ -41,20 +57,164 @@ def list_units(experiment, args):
                     'seed'), rows))
 
 
+def price(experiment, flags, options):
+  """`price`: what the sweep costs; kept if a workdir is named."""
+  del options
+  from vitok.sweeps import price as price_lib
+  chosen = dict(device=flags.device, count=flags.devices,
+                efficiency=flags.efficiency)
+  value = price_lib.price(experiment, **chosen)
+  print(price_lib.show(value))
+  if flags.workdir:
+    sweeps.record(experiment, flags.workdir)
+    kept = price_lib.write(experiment, flags.workdir, **chosen)
+    if kept != json.loads(json.dumps(value)):
+      print(f'{flags.workdir}/price.json keeps the price of before: '
+            f'{kept["device"]} at {kept["efficiency"]:.0%}')
+
+
+def run(experiment, flags, options):
+  """`run`: the units, then the null models and the report."""
+  from vitok.sweeps import run as run_lib
+  workdir = _workdir(flags)
+  with run_lib.exits_on_sigterm():
+    if flags.jobs > 1 and flags.index is None and not flags.finish:
+      run_lib.run_processes(experiment, workdir, flags.jobs, [
+          sys.executable, '-m', 'vitok.sweep', 'run', experiment.spec,
+          f'--workdir={workdir}', *options], _say)
+      outcome = run_lib.outcome_on_disk(experiment, workdir)
+    elif flags.finish:
+      sweeps.record(experiment, workdir)
+      outcome = run_lib.outcome_on_disk(experiment, workdir)
+      outcome.stopped = ''  # The rest is left as it is.
+    else:
+      from vitok.training import runtime, trainer
+      runtime.prepare(flags.distributed)
+      outcome = run_lib.run_units(experiment, workdir, indices=flags.index,
+                                  train=trainer.train, say=_say)
+    if outcome.stopped:
+      _say(f'stopped in {outcome.stopped}; run again to go on')
+    elif flags.index is None:
+      _finish(experiment, workdir)
+  for name, error in outcome.failed.items():
+    print(f'failed: {name}: {error}', file=sys.stderr)
+  return 1 if outcome.failed else 0
+
+
+def emit(experiment, flags, options):
+  """`emit`: a script, to a file or to stdout."""
+  script = emit_lib.emit(experiment, _workdir(flags), flags.to, options,
+                         attempts=flags.attempts, grace=flags.grace,
+                         jobs=flags.jobs, nodes=flags.nodes,
+                         parallel=flags.parallel, time=flags.time)
+  if not flags.output:
+    print(script, end='')
+    return
+  try:
+    files.write_text(flags.output, script)
+  except OSError as error:
+    raise errors.InputError('--output', flags.output,
+                            f'cannot be written: {error.strerror}') from error
+  print(f'bash {flags.output}')
+
+
+def status(experiment, flags, options):
+  """`status`: a row per unit; with --check also an exit code."""
+  del options
+  from vitok.sweeps import run as run_lib
+  from vitok.sweeps import status as status_lib
+  chosen = [unit.name for unit in run_lib.select(experiment, flags.index)]
+  states = [state for state in status_lib.read(experiment, _workdir(flags))
+            if state.unit in chosen]
+  print(text.table(
+      ('unit', 'state', 'step', 'loss', 'PSNR', 'left', ''),
+      [(one.unit, one.state, f'{one.step}/{one.steps}',
+        '' if one.loss is None else f'{one.loss:.5f}',
+        '' if one.psnr is None else f'{one.psnr:.2f}',
+        '' if one.eta is None else text.duration(one.eta), one.error)
+       for one in states]))
+  counts = {name: sum(one.state == name for one in states)
+            for name in status_lib.STATES}
+  print(', '.join(f'{count} {name}' for name, count in counts.items() if count))
+  if not flags.check:
+    return 0
+  if counts['done'] == len(states):
+    return 0
+  return 1 if counts['done'] + counts['failed'] == len(states) else 3
+
+
+def _finish(experiment, workdir):
+  """Null models and report of whatever is done."""
+  if not any((epath.Path(workdir) / unit.name / 'DONE').exists()
+             for unit in experiment.units):
+    return
+  from vitok.scaling import report
+  from vitok.sweeps import nulls
+  nulls.write(experiment, workdir, _say)
+  _say(f'report: {report.write(workdir)}')
+
+
+def _say(line):
+  print(line, flush=True)
+
+
+def _workdir(flags):
+  if not flags.workdir:
+    raise errors.InputError('--workdir', None, 'is missing',
+                            '--workdir=runs/sweep')
+  return flags.workdir
+
+
+def _indices(value):
+  return None if value == 'all' else tuple(map(int, value.split(',')))
+
+
 def _parser():
-  parser = argparse.ArgumentParser(
-      prog='python -m vitok.sweep', description=__doc__,
-      formatter_class=argparse.RawDescriptionHelpFormatter)
-  commands = parser.add_subparsers(required=True, metavar='COMMAND')
-  for name, command, summary in (
-      ('list', list_units, 'list the units'),):
+  parser = errors.Parser(prog='python -m vitok.sweep', description=__doc__)
+  commands = parser.add_subparsers(required=True, metavar='COMMAND',
+                                   parser_class=errors.Parser)
+
+  def command(function, name, summary):
     one = commands.add_parser(name, help=summary, description=summary)
-    one.set_defaults(command=command)
+    one.set_defaults(command=function)
     one.add_argument('experiment', metavar='EXPERIMENT[:PRESET]')
-    one.add_argument('--workdir', help='folder of the sweep')
+    one.add_argument('--workdir', help='folder of the sweep; may be gs://')
+    return one
+
+  command(list_units, 'list', 'list the units')
+  one = command(price, 'price', 'say what the sweep costs')
+  one.add_argument('--device', default='local',
+                   help="name in the peak table, or 'local' (measured)")
+  one.add_argument('--devices', type=int, default=0,
+                   help='how many share a batch; 0: one, or all local ones')
+  one.add_argument('--efficiency', type=float, default=0.4,
+                   help='share of the peak that training reaches')
+  one = command(run, 'run', 'run units, then write the report')
+  one.add_argument('--index', type=_indices,
+                   help='only these units (0,3,7), and no report')
+  one.add_argument('--jobs', type=int, default=1, help='processes')
+  one.add_argument('--finish', action='store_true',
+                   help='run no unit, write the report of what is there')
+  one.add_argument('--distributed', action='store_true',
+                   help='several processes train one unit together')
+  one = command(emit, 'emit', 'write a script that runs the sweep elsewhere')
+  one.add_argument('--to', required=True, metavar='|'.join(emit_lib.TARGETS))
+  one.add_argument('--output', help='file; stdout by default')
+  one.add_argument('--attempts', type=int, default=20, help='of each unit')
+  one.add_argument('--grace', type=int, default=300,
+                   help='seconds between SIGTERM and the end')
+  one.add_argument('--jobs', type=int, default=1, help='processes (local)')
+  one.add_argument('--nodes', type=int, default=1, help='of a job (slurm)')
+  one.add_argument('--parallel', type=int, default=8,
+                   help='jobs at a time (slurm)')
+  one.add_argument('--time', default='24:00:00', help='limit (slurm)')
+  one = command(status, 'status', 'show the state of each unit')
+  one.add_argument('--index', type=_indices, help='only these units; all')
+  one.add_argument('--check', action='store_true',
+                   help='exit code 0: all done, 1: some failed and the rest '
+                   'done, 3: otherwise')
   return parser
 
 
 if __name__ == '__main__':
-  with errors.exits_on_input_error():
-    main()
+  sys.exit(main())

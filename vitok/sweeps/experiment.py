@@ -19,8 +19,7 @@ import re
 from etils import epath
 
 from vitok import config as config_lib
-from vitok import errors
-from vitok.sweeps import files
+from vitok import errors, files
 
 DEFAULT_PRESET = 'cpu'
 
@@ -142,7 +141,12 @@ def record(experiment: Experiment, workdir) -> dict:
     if (path.parent / 'config.json').exists():
       raise errors.InputError('--workdir', str(workdir),
                               'holds a run, not a sweep', f'{workdir}-sweep')
-    files.write_text(path, json.dumps(new, indent=1) + '\n', '--workdir')
+    try:
+      files.write_text(path, json.dumps(new, indent=1) + '\n')
+    except OSError as error:
+      raise errors.InputError(
+          '--workdir', str(workdir),
+          f'cannot be written: {error.strerror or error}') from error
     return new
   old = stored(workdir)
   for field in ('experiment', 'preset', 'overrides', 'config', 'units'):

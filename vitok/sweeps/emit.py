@@ -1,0 +1,249 @@
+"""Scripts that run a sweep elsewhere: SLURM, TPU pods, xpk, or a local shell.
+
+Every script runs the same command as a person would, `python -m vitok.sweep
+run`, and believes only the workdir: a unit has succeeded when
+`python -m vitok.sweep status --index=i --check` says so (0: DONE, 1: failed,
+3: neither, so it goes on), whatever the exit code of what ran it. Stopped
+units are started again and resume. When all units have ended, `run --finish`
+computes the null models and writes the report.
+
+The workdir must be one path for all machines: a shared folder or `gs://`.
+"""
+
+import pathlib
+import shlex
+import string
+import sys
+from collections.abc import Sequence
+
+from vitok import errors
+from vitok.sweeps.experiment import Experiment
+
+
+class _Script(string.Template):
+  """`@@name` is replaced; a shell's own `$name` and `[@]` are left alone."""
+  delimiter = '@@'
+
+
+_HEAD = r'''#!/usr/bin/env bash
+# @@about
+# Written by: @@written
+'''
+
+_COMMON = r'''
+set -euo pipefail
+cd @@folder
+sweep=("${PYTHON:-@@python}" -m vitok.sweep)
+what=(@@what)
+units=@@units
+attempts=${ATTEMPTS:-@@attempts}  # Of each unit.
+
+# Exit code 0: DONE, 1: failed, 3: neither.
+state() { "${sweep[@]}" status "${what[@]}" --check "$1" >/dev/null; }
+'''
+
+_LOCAL = _HEAD + _COMMON + r'''
+child=
+# The sweep saves and leaves with exit code 0, and so do we.
+trap '
+  if [[ -n $child ]]; then kill -TERM "$child" && wait "$child"; fi
+  exit 0
+' TERM
+
+for ((attempt = 1; attempt <= attempts; attempt++)); do
+  "${sweep[@]}" run "${what[@]}" --jobs="${JOBS:-@@jobs}" &
+  child=$!
+  wait "$child" || echo "attempt $attempt: exit code $?" >&2
+  child=
+  code=0
+  state --index=all || code=$?
+  if [[ $code != 3 ]]; then exit "$code"; fi
+done
+echo "not all of $units units are done after $attempts attempts" >&2
+exit 1
+'''
+
+_SLURM = _HEAD + r'''#SBATCH --job-name=@@name
+#SBATCH --nodes=@@nodes
+#SBATCH --ntasks-per-node=1
+#SBATCH --exclusive
+#SBATCH --time=@@time
+#SBATCH --requeue
+#SBATCH --signal=@@signal
+#SBATCH --open-mode=append
+#
+# Start it on a login node with `bash`: it submits itself as an array, one
+# element a unit, and then a job that writes the report. What your cluster
+# wants besides goes into sbatch's own variables:
+#   SBATCH_PARTITION=gpu SBATCH_GPUS_PER_NODE=8 bash slurm.sh
+#
+# --signal sends SIGTERM to the running step @@grace s before the time limit, as
+# a preemption does: the unit saves, leaves with exit code 0 and is put back
+# into the queue.
+''' + _COMMON + r'''
+case ${1:-submit} in
+  submit)
+    mkdir -p @@logs
+    last=$((units - 1))
+    array=$(sbatch --parsable --array="0-$last%${PARALLEL:-@@parallel}" \
+      --output=@@logs/%A_%a.log "$0" unit)
+    sbatch --dependency="afterany:${array%%;*}" --nodes=1 \
+      --output=@@logs/finish_%j.log "$0" finish
+    exit
+    ;;
+  finish) exec srun "${sweep[@]}" run "${what[@]}" --finish ;;
+esac
+
+trap : TERM  # The step gets it too; we wait for it and look what it left.
+index=$SLURM_ARRAY_TASK_ID
+run=("${sweep[@]}" run "${what[@]}" --index="$index")
+if [[ ${SLURM_NNODES:-1} -gt 1 ]]; then run+=(--distributed); fi
+srun --kill-on-bad-exit=1 "${run[@]}" || echo "srun: exit code $?" >&2
+code=0
+state --index="$index" || code=$?
+if [[ $code != 3 ]]; then exit "$code"; fi
+if ((${SLURM_RESTART_COUNT:-0} + 1 >= attempts)); then
+  echo "unit $index is not done after $attempts attempts" >&2
+  exit 1
+fi
+scontrol requeue "$SLURM_JOB_ID"
+'''
+
+_TPU = _HEAD + r'''#
+# Creates a TPU VM or pod, runs the units on all of its workers, and deletes it.
+#   ZONE=us-east5-a ACCELERATOR_TYPE=v5litepod-16 bash tpu.sh
+# CREATE_OPTIONS="--spot" goes to its creation.
+''' + _COMMON + r'''
+name=${TPU_NAME:-@@name}
+zone=${ZONE:?the zone of the TPU, as us-east5-a}
+type=${ACCELERATOR_TYPE:?the kind and size of the TPU, as v5litepod-16}
+version=${RUNTIME_VERSION:-v2-alpha-tpuv5-lite}
+read -ra create <<<"${CREATE_OPTIONS:-}"
+
+tpu() { gcloud compute tpus tpu-vm "$1" --zone="$zone" "${@:2}"; }
+everywhere() { tpu ssh "$name" --worker=all --command="$1"; }
+
+# A pod in any state but READY has been preempted or is broken.
+make_ready() {
+  local state archive
+  state=$(tpu describe "$name" --format='value(state)' 2>/dev/null) || state=
+  if [[ $state == READY ]]; then return; fi
+  if [[ -n $state ]]; then tpu delete "$name" --quiet || return; fi
+  tpu create "$name" --accelerator-type="$type" --version="$version" \
+    "${create[@]}" || return
+  archive=$(mktemp -d)/vitok.tgz
+  tar --exclude-vcs --exclude=./runs -czf "$archive" . || return
+  tpu scp "$archive" "$name:" --worker=all || return
+  everywhere "mkdir -p vitok && tar -xzf vitok.tgz -C vitok && cd vitok &&
+    python3 -m pip install --quiet -e '.[tpu]'"
+}
+
+# Nothing that costs money is left behind, whatever ends this script.
+trap 'tpu delete "$name" --quiet' EXIT
+trap 'exit 143' TERM
+code=3
+for ((attempt = 1; attempt <= attempts; attempt++)); do
+  if make_ready; then
+    for ((index = 0; index < units; index++)); do
+      code=0
+      state --index="$index" || code=$?
+      if [[ $code != 3 ]]; then continue; fi
+      everywhere "cd vitok && exec python3 -m vitok.sweep run $(
+        printf '%q ' "${what[@]}")--index=$index --distributed" ||
+        echo "unit $index: exit code $?" >&2
+    done
+  fi
+  code=0
+  state --index=all || code=$?
+  if [[ $code != 3 ]]; then break; fi
+  sleep "${PAUSE:-60}"
+done
+"${sweep[@]}" run "${what[@]}" --finish || true
+exit "$code"
+'''
+
+_XPK = _HEAD + r'''#
+# Sends each unit to a GKE cluster as a workload, in which every worker of the
+# slice runs it.
+#   CLUSTER=c PROJECT=p ZONE=us-east5-a TPU_TYPE=v5litepod-16 \
+#     DOCKER_IMAGE=image-with-this-checkout-in-/vitok bash xpk.sh
+''' + _COMMON + r'''
+name=${WORKLOAD:-@@name}
+where=(--cluster="${CLUSTER:?the GKE cluster}"
+  --project="${PROJECT:?the project}" --zone="${ZONE:?the zone}")
+type=${TPU_TYPE:?the kind and size of the TPU, as v5litepod-16}
+image=${DOCKER_IMAGE:?an image in which vitok is installed}
+
+submit() {
+  local command
+  command="cd ${IMAGE_FOLDER:-/vitok} && exec python3 -m vitok.sweep run $(
+    printf '%q ' "${what[@]}")--index=$1 --distributed"
+  # A workload of this name that has ended is in the way.
+  xpk workload delete "${where[@]}" --workload="$name-$1" --force \
+    >/dev/null 2>&1 || true
+  xpk workload create "${where[@]}" --workload="$name-$1" \
+    --tpu-type="$type" --num-slices="${SLICES:-1}" --docker-image="$image" \
+    --termination-grace-period-seconds=@@grace --command="$command"
+}
+
+for ((attempt = 1; attempt <= attempts; attempt++)); do
+  sent=()
+  for ((index = 0; index < units; index++)); do
+    code=0
+    state --index="$index" || code=$?
+    if [[ $code == 3 ]] && submit "$index"; then sent+=("$index"); fi
+  done
+  for index in "${sent[@]}"; do
+    xpk workload list "${where[@]}" \
+      --wait-for-job-completion="$name-$index" >/dev/null ||
+      echo "workload $name-$index: exit code $?" >&2
+  done
+  code=0
+  state --index=all || code=$?
+  if [[ $code != 3 ]]; then break; fi
+  sleep "${PAUSE:-60}"
+done
+"${sweep[@]}" run "${what[@]}" --finish || true
+exit "$code"
+'''
+
+_TEMPLATES = {'slurm': _SLURM, 'tpu': _TPU, 'xpk': _XPK, 'local': _LOCAL}
+TARGETS = tuple(_TEMPLATES)
+
+
+def emit(experiment: Experiment, workdir: str, to: str,
+         options: Sequence[str] = (), *, attempts: int = 20,
+         grace: int = 300, jobs: int = 1, nodes: int = 1,
+         parallel: int = 8, time: str = '24:00:00') -> str:
+  """The text of a script that runs the sweep, from the present folder.
+
+  Args:
+    experiment: what to run.
+    workdir: of the sweep, as every machine sees it.
+    to: one of `TARGETS`.
+    options: `--config.a.b=v` of the user, for every unit.
+    attempts: how often a unit is started before it is given up.
+    grace: seconds between SIGTERM and the end.
+    jobs: processes of a local sweep.
+    nodes: of a SLURM job.
+    parallel: SLURM jobs at a time.
+    time: limit of a SLURM job.
+
+  Raises:
+    InputError: an unknown target.
+  """
+  errors.one_of('--to', to, TARGETS)
+  if '://' not in workdir:
+    workdir = str(pathlib.Path(workdir).absolute())
+  what = [experiment.spec, f'--workdir={workdir}', *options]
+  written = shlex.join(['python', '-m', 'vitok.sweep', 'emit', *what,
+                        f'--to={to}'])
+  return _Script(_TEMPLATES[to]).substitute(
+      about=f'{experiment.name}:{experiment.preset}, '
+      f'{len(experiment.units)} units.',
+      written=' '.join(written.split()), folder=shlex.quote(str(
+          pathlib.Path.cwd())), python=sys.executable, what=shlex.join(what),
+      units=len(experiment.units), attempts=attempts, grace=grace, jobs=jobs,
+      nodes=nodes, parallel=parallel, time=time, signal=f'TERM@{grace}',
+      name='vitok-' + experiment.name.replace('_', '-'),
+      logs=shlex.quote(f'{workdir}/logs'))

@@ -1,0 +1,223 @@
+"""Null models: what a code of the same size buys without any training.
+
+Each is evaluated as the units are: same images, same rounding, same metrics.
+
+  pca         principal components of training patches, as many per patch as
+              the unit has channels: the best linear code of its shape
+  mean        the mean colour of each patch: 3 floats a token
+  downsample  the image made small, with at most E floats, and large again
+
+A unit below its own PCA has not learnt what a linear map knows: it is limited
+by optimisation and says nothing about the size of its code.
+
+Letters: B batch, L patches of an example, N patches, D numbers in a patch.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from vitok import data, errors, files, sizes
+from vitok.metrics import files as metric_files
+from vitok.metrics import image as image_metrics
+from vitok.metrics import protocol, table
+from vitok.sweeps.experiment import Experiment
+
+TRAIN_IMAGES = 2048  # Augmented as in training.
+
+
+def write(experiment: Experiment, workdir,
+          say: Callable[[str], None] = print) -> None:
+  """Writes `<workdir>/nulls.json` and `nulls.npz`, unless they are there.
+
+  Schema: `vitok.scaling.claims`. Runs on one device of this process.
+
+  Raises:
+    InputError: units differ in their data or in their evaluation.
+  """
+  path = epath.Path(workdir) / 'nulls.json'
+  if path.exists():
+    return
+  say('null models: patch PCA, mean colour, down- and upsampling')
+  described, arrays = compute(
+      [experiment.resolve(unit) for unit in experiment.units])
+  metric_files.write_arrays(path.parent / 'nulls.npz', arrays)
+  files.write_text(path, json.dumps(described, indent=1) + '\n')
+
+
+def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
+  """Null models for every code shape among the configs.
+
+  Args:
+    configs: of the units, all with the same data and evaluation.
+
+  Returns:
+    What `nulls.json` and `nulls.npz` hold.
+
+  Raises:
+    InputError: the configs differ in a field under `data` or `evaluation`.
+  """
+  config = configs[0]
+  for other in configs:
+    for group in ('data', 'evaluation'):
+      if other[group] != config[group]:
+        raise errors.InputError(
+            f'config.{group}', None, 'differs between units, which therefore '
+            'have no null model in common')
+  shape = (config.data.frames, config.data.resolution)
+  codes = sorted({sizes.from_config(c.model) for c in configs},
+                 key=lambda s: (s.tubelet, s.patch, s.channels))
+  kinds = {}  # Key: (fields of the row, image -> image).
+  for (tubelet, patch) in dict.fromkeys((c.tubelet, c.patch) for c in codes):
+    mean_D, basis_DxD = fit_pca(config, tubelet, patch)
+    mine = [c for c in codes if (c.tubelet, c.patch) == (tubelet, patch)]
+    tokens = mine[0].tokens(*shape)
+    kinds[f'mean-{tubelet}x{patch}'] = (
+        _row('mean', tubelet, patch, 3, tokens),
+        functools.partial(mean_colour, tubelet=tubelet, patch=patch))
+    for channels in dict.fromkeys(c.channels for c in mine):
+      kinds[f'pca-{tubelet}x{patch}x{channels}'] = (
+          _row('pca', tubelet, patch, channels, tokens),
+          functools.partial(
+              project, mean_D=mean_D, basis_DxD=basis_DxD,
+              keep=channels, tubelet=tubelet, patch=patch))
+  for floats in sorted({c.code_floats(*shape) for c in codes}):
+    small = small_shape(floats, *shape)
+    if small is not None:
+      kept = 3 * math.prod(small)
+      kinds[f'downsample-{kept}'] = (
+          _row('downsample', 0, 0, 0, math.prod(small)) | {
+              'code_floats': kept},
+          functools.partial(downsample, small=small))
+  columns = _evaluate(config, {key: kind[1] for key, kind in kinds.items()})
+  first = next(iter(columns.values()))
+  arrays = {'index': first['index'], 'group': first['group']}
+  rows = []
+  for key, (row, _) in kinds.items():
+    mine = {name: columns[key][name] for name in ('psnr', 'ssim', 'mse')
+            if name in columns[key]}
+    arrays |= {f'{key}/{name}': values for name, values in mine.items()}
+    means = {name: float(values.mean(dtype=np.float64))
+             for name, values in mine.items()}
+    rows.append(row | {'ssim': None} | means | {'key': key})
+  measured = protocol.Protocol.from_config(
+      config, len(first['index']), data.fingerprint(config))
+  return {'protocol': measured.id, 'train_images': TRAIN_IMAGES,
+          'rows': rows}, arrays
+
+
+def fit_pca(config, tubelet: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
+  """Principal components of training patches.
+
+  Args:
+    config: whose training batches are taken, augmented, from step 0 on.
+    tubelet, patch: frames and pixels of a patch.
+
+  Returns:
+    mean (D,) and orthonormal basis (D, D), columns by falling variance,
+    float32, for pixels in [-1, 1].
+  """
+  total, count, square_DxD = 0.0, 0, 0.0
+  for step in range(-(-TRAIN_IMAGES // config.batch_size)):
+    image = data.host_batch(config, step)['image']
+    x_NxD = np.asarray(patches(image, tubelet, patch), np.float64)
+    x_NxD = x_NxD.reshape(-1, x_NxD.shape[-1])
+    total = total + x_NxD.sum(0)
+    square_DxD = square_DxD + x_NxD.T @ x_NxD
+    count += len(x_NxD)
+  mean_D = total / count
+  covariance_DxD = square_DxD / count - np.outer(mean_D, mean_D)
+  _, basis_DxD = np.linalg.eigh(covariance_DxD)
+  return (mean_D.astype(np.float32),
+          np.ascontiguousarray(basis_DxD[:, ::-1], np.float32))
+
+
+def patches(image, tubelet: int, patch: int):
+  """(B, T, H, W, 3) to (B, L, D); numpy or JAX arrays."""
+  b, t, h, w, c = image.shape
+  x = image.reshape(b, t // tubelet, tubelet, h // patch, patch, w // patch,
+                    patch, c)
+  x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
+  return x.reshape(b, -1, tubelet * patch * patch * c)
+
+
+def unpatch(x_BxLxD, tubelet: int, patch: int, shape):
+  """The inverse of `patches`, for images of this shape."""
+  b, t, h, w, c = shape
+  x = x_BxLxD.reshape(b, t // tubelet, h // patch, w // patch, tubelet, patch,
+                      patch, c)
+  return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)
+
+
+@functools.partial(jax.jit, static_argnames=('tubelet', 'patch'))
+def project(image, mean_D, basis_DxD, keep, *, tubelet, patch):
+  """The image from the first `keep` components of each patch."""
+  # `keep` masks instead of slicing, so that all channels share a program.
+  with jax.default_matmul_precision('highest'):
+    x_BxLxD = (patches(image, tubelet, patch) - mean_D) @ basis_DxD
+    x_BxLxD = jnp.where(jnp.arange(len(mean_D)) < keep, x_BxLxD, 0)
+    x_BxLxD = x_BxLxD @ basis_DxD.T + mean_D
+  return unpatch(x_BxLxD, tubelet, patch, image.shape)
+
+
+@functools.partial(jax.jit, static_argnames=('tubelet', 'patch'))
+def mean_colour(image, *, tubelet, patch):
+  """Each patch in its own mean colour."""
+  x_BxLxD = patches(image, tubelet, patch)
+  x = x_BxLxD.reshape(*x_BxLxD.shape[:2], -1, image.shape[-1])
+  x = jnp.broadcast_to(x.mean(2, keepdims=True), x.shape)
+  return unpatch(x.reshape(x_BxLxD.shape), tubelet, patch, image.shape)
+
+
+@functools.partial(jax.jit, static_argnames='small')
+def downsample(image, *, small):
+  """Bicubic with antialiasing to (frames, height, width), and back."""
+  b, t, h, w, c = image.shape
+  down = jax.image.resize(image, (b, *small, c), 'cubic')
+  return jax.image.resize(down, (b, t, h, w, c), 'cubic')
+
+
+def small_shape(floats: int, frames: int, resolution: int):
+  """The largest (frames, height, width) of RGB within a number of floats.
+
+  All axes of a clip shrink alike; None where not even one pixel fits.
+  """
+  axes = 2 if frames == 1 else 3
+  scale = min(1.0, (floats / (3 * frames * resolution**2))**(1 / axes))
+  # A hair more than the root, since 27 ** (1 / 3) is below 3.
+  small = (max(1, math.floor(frames * scale + 1e-9)) if frames > 1 else 1,
+           *(math.floor(resolution * scale + 1e-9),) * 2)
+  return small if min(small) and 3 * math.prod(small) <= floats else None
+
+
+def _row(model, tubelet, patch, channels, tokens):
+  return dict(model=model, tubelet=tubelet, patch=patch, channels=channels,
+              tokens=tokens, code_floats=channels * tokens)
+
+
+@jax.jit
+def _measure(image, reconstruction):
+  x, y = (image_metrics.to_uint8(a) for a in (image, reconstruction))
+  values = {'mse': image_metrics.mse(x, y), 'psnr': image_metrics.psnr(x, y)}
+  if image_metrics.has_ssim(x.shape):
+    values['ssim'] = image_metrics.ssim(x, y)
+  return values
+
+
+def _evaluate(config, models):
+  """{key: columns of its table} of functions image -> image."""
+  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  tables = {key: table.Table() for key in models}
+  for batch in data.eval_batches(config, here):
+    image = batch['image']
+    local = {name: np.asarray(batch[name]) for name in
+             ('mask', 'index', 'group')}
+    for key, model in models.items():
+      tables[key].add(jax.device_get(_measure(image, model(image))), local)
+  return {key: rows.columns() for key, rows in tables.items()}

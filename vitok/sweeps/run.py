@@ -1,0 +1,259 @@
+"""Runs units one after the other in one process, and whatever ends a sweep.
+
+One process, because compiling and importing cost more than training where
+models are small: units that differ only in seed, steps and learning rate share
+a compiled step. A unit that is done is skipped, one that was stopped resumes,
+one that fails is reported and the next one starts.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+
+from etils import epath
+
+from vitok import errors, files, validation
+from vitok.sweeps import price as price_lib
+from vitok.sweeps import text
+from vitok.sweeps.experiment import Experiment, record
+
+DONE, FAILED = 'DONE', 'FAILED'
+
+
+@dataclasses.dataclass
+class Outcome:
+  """What became of the units that were to run.
+
+  Attributes:
+    done: names of finished units, those that were skipped as done included.
+    failed: {name: the error in one line}.
+    stopped: name of the unit in which a stop was asked for, or ''.
+  """
+  done: list[str] = dataclasses.field(default_factory=list)
+  failed: dict[str, str] = dataclasses.field(default_factory=dict)
+  stopped: str = ''
+
+
+def run_units(experiment: Experiment, workdir, *,
+              indices: Iterable[int] | None = None, train: Callable,
+              say: Callable[[str], None] = print) -> Outcome:
+  """Trains units in their order, in this process.
+
+  Args:
+    experiment: what to run.
+    workdir: of the sweep; each unit lies below it.
+    indices: which units; all by default.
+    train: `training.trainer.train`, or what stands for it in a test.
+    say: receives lines of progress.
+
+  Raises:
+    InputError: before the first unit starts, for an unknown index, a config
+      that cannot run or a workdir of another sweep.
+  """
+  units = select(experiment, indices)
+  configs = [experiment.resolve(unit) for unit in units]
+  for config in configs:
+    validation.check(config)
+  record(experiment, workdir)
+  flops = {row['unit']: row['train_flops']
+           for row in price_lib.write(experiment, workdir, say)['units']}
+  outcome, programs = Outcome(), {}
+  progress = _Progress([flops[unit.name] for unit in units], say)
+  for number, (unit, config) in enumerate(zip(units, configs, strict=True)):
+    folder = epath.Path(workdir) / unit.name
+    if (folder / DONE).exists():
+      progress.skip(number)
+      outcome.done.append(unit.name)
+      continue
+    (folder / FAILED).unlink(missing_ok=True)
+    progress.start(number)
+    try:
+      train(config, folder, programs=programs, say=progress.line,
+            label=f'[{number + 1}/{len(units)} {unit.name}] ')
+    except Exception as error:  # One unit's error must not stop the sweep.
+      outcome.failed[unit.name] = _fail(folder, error)
+      say(f'{unit.name} failed: {outcome.failed[unit.name]}')
+      continue
+    if not (folder / DONE).exists():  # It was asked to stop, and has saved.
+      outcome.stopped = unit.name
+      break
+    progress.end(number)
+    outcome.done.append(unit.name)
+  return outcome
+
+
+def select(experiment: Experiment, indices: Iterable[int] | None):
+  """The units with these indices, all if None.
+
+  Raises:
+    InputError: there is no unit with such an index.
+  """
+  units = experiment.units
+  if indices is None:
+    return units
+  for index in (indices := tuple(indices)):
+    if not 0 <= index < len(units):
+      raise errors.InputError(
+          '--index', index, f'{experiment.name}:{experiment.preset} has '
+          f'{len(units)} units', min(max(index, 0), len(units) - 1))
+  return tuple(units[index] for index in indices)
+
+
+def run_processes(experiment: Experiment, workdir, jobs: int,
+                  command: Sequence[str],
+                  say: Callable[[str], None] = print) -> None:
+  """Shares the units out among `jobs` processes and waits for them.
+
+  Units that share a compiled step go to one process; groups are dealt out by
+  price, the dearest first. Where CUDA_VISIBLE_DEVICES lists at least as many
+  devices as there are processes, each gets its share of them. SIGTERM is
+  passed on.
+
+  Args:
+    experiment: what to run.
+    workdir: of the sweep.
+    jobs: number of processes.
+    command: that of one process, without `--index`.
+    say: receives the lines that they print.
+  """
+  for unit in experiment.units:
+    validation.check(experiment.resolve(unit))
+  record(experiment, workdir)
+  rows = price_lib.write(experiment, workdir, say)['units']
+  processes, threads = [], []
+  for number, share in enumerate(_deal(experiment, rows, jobs)):
+    indices = ','.join(map(str, share))
+    process = subprocess.Popen(
+        [*command, f'--index={indices}'], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, env=_environment(number, jobs))
+    processes.append(process)
+    threads.append(threading.Thread(target=_pass_on,
+                                    args=(process, number, say)))
+    threads[-1].start()
+  with _terminate_with_us(processes):
+    for thread, process in zip(threads, processes, strict=True):
+      thread.join()
+      process.wait()
+
+
+def outcome_on_disk(experiment: Experiment, workdir) -> Outcome:
+  """What became of all units, whoever ran them."""
+  outcome = Outcome()
+  for unit in experiment.units:
+    folder = epath.Path(workdir) / unit.name
+    if (folder / DONE).exists():
+      outcome.done.append(unit.name)
+    elif (folder / FAILED).exists():
+      outcome.failed[unit.name] = json.loads(
+          (folder / FAILED).read_text())['error']
+    else:
+      outcome.stopped = outcome.stopped or unit.name
+  return outcome
+
+
+@contextlib.contextmanager
+def exits_on_sigterm():
+  """Between units nothing is unsaved: SIGTERM there ends the process with 0.
+
+  The trainer puts its own handler in place while a unit trains.
+  """
+  before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)
+
+
+class _Progress:
+  """Puts the time that the whole sweep still needs behind each line.
+
+  The rate is FLOPs of the units that this process finished over their time,
+  with compiling and evaluating; before the first one nothing is promised.
+  """
+
+  def __init__(self, flops, say):
+    self._flops, self._say = flops, say
+    self._left = set(range(len(flops)))
+    self._spent, self._bought, self._began = 0.0, 0.0, time.monotonic()
+
+  def skip(self, number):
+    self._left.discard(number)
+
+  def start(self, number):
+    del number
+    self._began = time.monotonic()
+
+  def end(self, number):
+    self._spent += time.monotonic() - self._began
+    self._bought += self._flops[number]
+    self._left.discard(number)
+    self._began = time.monotonic()
+
+  def line(self, line):
+    if self._bought and self._spent:
+      rest = sum(self._flops[number] for number in self._left)
+      seconds = rest * self._spent / self._bought
+      seconds = max(0.0, seconds - (time.monotonic() - self._began))
+      line += f' | sweep: {text.duration(seconds)} left'
+    self._say(line)
+
+
+def _fail(folder, error):
+  """Writes FAILED beside the unit's files; returns the error in one line."""
+  line = ' '.join(f'{type(error).__name__}: {error}'.split())
+  print(traceback.format_exc(), file=sys.stderr, flush=True)
+  with contextlib.suppress(OSError):  # The unit's folder may be what is wrong.
+    files.write_text(folder / FAILED, json.dumps(
+        {'error': line, 'traceback': traceback.format_exc()}, indent=1) + '\n')
+  return line
+
+
+def _deal(experiment, rows, jobs):
+  """Indices of units for each process, those of one program together."""
+  price = {row['unit']: row['train_flops'] for row in rows}
+  groups = {}
+  for index, unit in enumerate(experiment.units):
+    shared = {key: value for key, value in unit.overrides.items() if key not in
+              ('seed', 'total_steps', 'optimizer.learning_rate')}
+    groups.setdefault(json.dumps(shared, sort_keys=True), []).append(index)
+
+  def cost(indices):
+    return sum(price[experiment.units[index].name] for index in indices)
+
+  shares = [[] for _ in range(min(jobs, len(groups)))]
+  for group in sorted(groups.values(), key=cost, reverse=True):
+    min(shares, key=cost).extend(group)
+  return shares
+
+
+def _environment(number, jobs):
+  visible = [device for device in
+             os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',') if device]
+  if len(visible) < jobs:
+    return None
+  return os.environ | {'CUDA_VISIBLE_DEVICES': ','.join(visible[number::jobs])}
+
+
+def _pass_on(process, number, say):
+  for line in process.stdout:
+    say(f'({number}) {line.rstrip()}')
+
+
+@contextlib.contextmanager
+def _terminate_with_us(processes):
+  def pass_on(*_):
+    for process in processes:
+      process.terminate()
+  before = signal.signal(signal.SIGTERM, pass_on)
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)

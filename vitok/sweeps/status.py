@@ -1,0 +1,107 @@
+"""State of each unit of a sweep, read from its workdir alone.
+
+Needs neither JAX nor the process that trains, so that it can look at a sweep
+on a cluster through a shared folder or `gs://`.
+"""
+
+import dataclasses
+import json
+import time
+
+from etils import epath
+
+from vitok.sweeps.experiment import Experiment, Unit
+from vitok.sweeps.run import DONE, FAILED
+
+STATES = ('pending', 'running', 'done', 'failed')
+# A running unit writes its log at least this often, in seconds, unless it
+# compiles or evaluates for longer.
+SILENT = 600
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+  """One unit.
+
+  Attributes:
+    state: one of `STATES`. A unit that was stopped is 'pending' with a step.
+    step: of its newest line, 0 before the first.
+    steps: of the whole run.
+    loss: of the newest line that has one, or None.
+    psnr: of the newest evaluation in dB, or None.
+    eta: seconds left, None where the rate is not known.
+    error: why it failed, or ''.
+  """
+  unit: str
+  state: str
+  step: int
+  steps: int
+  loss: float | None = None
+  psnr: float | None = None
+  eta: float | None = None
+  error: str = ''
+
+
+def read(experiment: Experiment, workdir,
+         now: float | None = None) -> list[State]:
+  """The state of every unit, in their order.
+
+  Args:
+    experiment: whose units.
+    workdir: of the sweep; it need not exist yet.
+    now: seconds since the epoch; the present by default.
+  """
+  now = time.time() if now is None else now
+  return [_one(experiment, unit, epath.Path(workdir) / unit.name, now)
+          for unit in experiment.units]
+
+
+def _one(experiment: Experiment, unit: Unit, folder, now) -> State:
+  steps = int(experiment.overrides.get(
+      'total_steps', unit.overrides.get('total_steps', 0))
+              or experiment.resolve(unit).total_steps)
+  lines, written = _log(folder / 'metrics.jsonl')
+  newest = {key: value for line in lines for key, value in line.items()}
+  step = lines[-1]['step'] if lines else 0
+  state = State(unit.name, 'pending', step, steps,
+                newest.get('train/loss'), newest.get('eval/psnr'))
+  if (folder / DONE).exists():
+    return dataclasses.replace(state, state='done', eta=0.0)
+  if (folder / FAILED).exists():
+    error = json.loads((folder / FAILED).read_text())['error']
+    return dataclasses.replace(state, state='failed', error=error)
+  started = written or _time(folder / 'config.json')
+  if started is not None and now - started < SILENT:
+    return dataclasses.replace(state, state='running',
+                               eta=_eta(lines, steps))
+  return state
+
+
+def _eta(lines, steps):
+  """Seconds left by the rate between the last two lines with a clock."""
+  timed = [(line['step'], sum(value for key, value in line.items()
+                              if key.startswith('clock/')))
+           for line in lines if any(key.startswith('clock/') for key in line)]
+  if len(timed) < 2:
+    return None
+  # From the second line on: the first one's time is mostly compiling.
+  (first, start), (last, end) = timed[1 if len(timed) > 2 else 0], timed[-1]
+  rate = (last - first) / (end - start) if end > start else 0
+  return (steps - last) / rate if rate > 0 else None
+
+
+def _log(path):
+  """Whole lines of a metrics.jsonl, and when it was written."""
+  lines = []
+  if not path.exists():
+    return lines, None
+  for line in path.read_text().splitlines():
+    try:
+      lines.append(json.loads(line))
+    except ValueError:
+      break  # A line that was cut off: nothing after it counts.
+  return lines, _time(path)
+
+
+def _time(path):
+  return path.stat().mtime if path.exists() else None
