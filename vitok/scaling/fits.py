@@ -56,6 +56,7 @@ class Fit:
     terms: columns; the regression has log2 of each, centred.
     curved: whether the last coefficient is of the first term's square.
     centre: mean of log2 of each term.
+    range: smallest and largest value of the first term.
     coefficients: intercept (y at the centre), slopes, curvature if curved.
     replicates_RxP: the same for each replicate.
     r2: share of the variance of units explained.
@@ -69,6 +70,7 @@ class Fit:
   terms: tuple[str, ...]
   curved: bool
   centre: np.ndarray
+  range: tuple[float, float]
   coefficients: np.ndarray
   replicates_RxP: np.ndarray
   r2: float
@@ -149,8 +151,10 @@ def fit(data: Data, terms: Sequence[str], *, distinct: int = 0,
   total = np.sum((data.y_U - data.y_U.mean())**2)
   freedom = len(data.y_U) - columns.shape[1]
   sd, lack = _lack_of_fit(data, residual_U, columns.shape[1])
+  first = table.values(data.rows, terms[0]).astype(float)
   return Fit(
-      terms, curved, centre, coefficients, data.y_RxU @ inverse.T,
+      terms, curved, centre, (first.min(), first.max()), coefficients,
+      replicates_RxP=data.y_RxU @ inverse.T,
       r2=float(1 - np.sum(residual_U**2) / total) if total else 1.0,
       residual_sd=float(np.sqrt(np.sum(residual_U**2) / max(freedom, 1))),
       seed_sd=sd, lack_of_fit=lack,

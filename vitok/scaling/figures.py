@@ -1,0 +1,298 @@
+"""Figures of the laws: responses over sizes, with nulls and intervals.
+
+Each function takes an `Analysis` and returns a `matplotlib.figure.Figure`, or
+None where there is nothing to draw yet.
+"""
+
+import numpy as np
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vitok.scaling import bootstrap, published, style
+from vitok.scaling.analysis import LEVEL, Analysis
+from vitok.scaling.style import COLOURS, GREY, INK, MARKERS, PALE
+
+_CODE = 'code_floats'
+
+
+def series_of(x: str) -> str:
+  """The column that tells the series of a figure over x apart."""
+  return 'patch' if x in (_CODE, 'tokens', 'channels') else 'configuration'
+
+
+@style.styled
+def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
+  """A response over a size: units, law, residuals, nulls; the paper beside.
+
+  Args:
+    analysis: of the sweep.
+    x: column: 'code_floats', 'encoder_parameters', ...
+    y: 'psnr', 'ssim' or 'log2_mse' (drawn as MSE on a log axis).
+  """
+  data = analysis.data[y].keep(
+      [row['role'] in ('law', 'arm') for row in analysis.data[y].rows])
+  if not data.rows:
+    return None
+  paper = published.series(x, y)
+  figure = Figure(figsize=(10.5 if paper else 7.5, 5.8))
+  grid = figure.add_gridspec(
+      2, 2 if paper else 1, height_ratios=(4, 1),
+      **(dict(width_ratios=(1.65, 1)) if paper else {}))
+  main = figure.add_subplot(grid[0, 0])
+  strip = figure.add_subplot(grid[1, 0], sharex=main)
+  fitted = analysis.law(x, y)
+  _law_line(main, fitted, y, np.array([row[x] for row in data.rows], float))
+  _units(main, data, x, y)
+  _nulls(main, analysis, x, y)
+  _residuals(strip, data, fitted, x, y)
+  _no_effect(main, analysis, fitted, y)
+  style.size_axis(strip, x, [row[x] for row in data.rows])
+  main.tick_params(labelbottom=False)
+  main.set_ylabel(style.name(y))
+  main.set_title(f'This sweep: {_shown(analysis)}')
+  if y == 'log2_mse':
+    _decades(main)
+  handles, labels = main.get_legend_handles_labels()
+  if paper:
+    _paper(figure.add_subplot(grid[:, 1]), x, y, *paper)
+  figure.legend(handles, labels, loc='outside lower left', ncols=3)
+  return figure
+
+
+def _shown(analysis):
+  run = analysis.sweep.done[0]
+  source = run.config.get('evaluation.source') or ', '.join(
+      run.config['data.sources'])
+  return (f'{source} {run.config["data.resolution"]} px, '
+          f'{len(run.images["index"])} images')
+
+
+def _value(y, values):
+  """What is drawn: MSE itself rather than its logarithm."""
+  return 2.0**np.asarray(values) if y == 'log2_mse' else np.asarray(values)
+
+
+def _units(axes, data, x, y):
+  """Means of configurations with two intervals; every unit as a dot.
+
+  The thin bar is for the value; the thick one leaves out what drawing other
+  images would do to all units alike, as in comparisons between them.
+  """
+  by = series_of(x)
+  kinds = list(dict.fromkeys(_kind(row, by) for row in data.rows))
+  colour = dict(zip(dict.fromkeys(kind[2] for kind in kinds), COLOURS,
+                    strict=False))
+  for number, kind in enumerate(kinds):
+    role, arm, value = kind
+    label = 'units of the law' if value is None else f'patch {value}'
+    look = dict(color=colour[value], marker=MARKERS[number % len(MARKERS)])
+    if role == 'arm':
+      label, look['markerfacecolor'] = f'{label}, arm {arm}', 'white'
+    of_kind = data.keep([_kind(row, by) == kind for row in data.rows])
+    for configuration in dict.fromkeys(of_kind.configurations):
+      chosen = [row['configuration'] == configuration and
+                _kind(row, by) == kind for row in data.rows]
+      group, size = data.keep(chosen), data.keep(chosen).rows[0][x]
+      if any(row['below_pca'] for row in group.rows) and role == 'law':
+        look_ = look | dict(markerfacecolor='white', alpha=0.55)
+      else:
+        look_ = look
+      middle, wide = _interval(y, group.y_U, group.y_RxU)
+      axes.errorbar([size], [middle], yerr=wide, zorder=3, linewidth=0.9,
+                    capsize=0, linestyle='', **look_)
+      shared = data.y_RxU.mean(1) - data.y_U.mean()
+      _, narrow = _interval(y, group.y_U, group.y_RxU - shared[:, None])
+      axes.errorbar([size], [middle], yerr=narrow, zorder=3, linewidth=2.4,
+                    linestyle='', label=label, **look_)
+      label = None
+      if len(group.rows) > 1:
+        axes.plot([size] * len(group.rows), _value(y, group.y_U), '.',
+                  color=INK, markersize=2.5, zorder=4)
+  if any(row['below_pca'] for row in data.rows if row['role'] == 'law'):
+    axes.plot([], [], 'o', color=GREY, markerfacecolor='white', alpha=0.7,
+              label='pale: below its own PCA, not fitted')
+
+
+def _kind(row, by):
+  """(role, arm, value of the column that tells series apart)."""
+  return row['role'], row.get('arm'), row[by] if by == 'patch' else None
+
+
+def _interval(y, y_U, y_RxU):
+  """(middle, distances to the ends) of a mean over units, as it is drawn."""
+  ends = bootstrap.interval(y_RxU.mean(1), LEVEL)
+  middle, low, high = _value(y, [y_U.mean(), *ends])
+  return middle, np.maximum([[middle - low], [high - middle]], 0)
+
+
+def _law_line(axes, fitted, y, x_U):
+  """The law over the sizes fitted, dotted beyond, and the slope's band."""
+  if fitted.fit is None:
+    axes.text(0.02, 0.02, f'no law: {fitted.refused}', color=GREY,
+              transform=axes.transAxes, fontsize=7.5)
+    return
+  fit = fitted.fit
+  slope, slope_R = fit.slope(fitted.x)
+  low, high = bootstrap.interval(slope_R, LEVEL)
+  unit = {'psnr': ' dB', 'log2_mse': ' (log2)'}.get(y, '')
+  wide = np.geomspace(x_U.min() / 1.15, x_U.max() * 1.15, 80)
+  x = np.geomspace(*fit.range, 80)
+  line, line_R = fit.line(x)
+  line_R = line_R - line_R.mean(1, keepdims=True) + line.mean()
+  band = np.quantile(line_R, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
+  axes.fill_between(x, *_value(y, band), color=INK, alpha=0.15, linewidth=0)
+  axes.plot(wide, _value(y, fit.line(wide)[0]), ':', color=INK, linewidth=1)
+  axes.plot(x, _value(y, line), color=INK, zorder=2, label=(
+      f'law: {slope:+.3g}{unit} per doubling [{low:.3g}, {high:.3g}], '
+      f'R² {fit.r2:.3f}'))
+
+
+def _no_effect(axes, analysis, fitted, y):
+  """The wedge of slopes that a claim of no effect allows."""
+  for verdict in analysis.verdicts:
+    claim = verdict.claim
+    if (claim.rule, claim.x, claim.y) != ('no_slope', (fitted.x,), y) or (
+        fitted.fit is None):
+      continue
+    x = np.geomspace(*fitted.fit.range, 40)
+    rise = claim.margin * np.abs(np.log2(x) - fitted.fit.centre[0])
+    middle = fitted.fit.coefficients[0]
+    axes.fill_between(x, *_value(y, [middle - rise, middle + rise]),
+                      color='#009e73', alpha=0.13, linewidth=0, label=(
+                          f'claimed: within ±{claim.margin:g} per doubling'))
+
+
+def _residuals(axes, data, fitted, x, y):
+  """Units minus the law, so that lack of fit shows at the law's own scale."""
+  axes.axhline(0, color=INK, linewidth=1)
+  axes.set_ylabel({'psnr': 'residual\n(dB)', 'log2_mse': 'residual\n(log2)'}
+                  .get(y, 'residual'))
+  if fitted.fit is None:
+    return
+  law_ = data.where(role='law')
+  by = series_of(x)
+  values = [row[by] if by == 'patch' else None for row in law_.rows]
+  for number, value in enumerate(dict.fromkeys(values)):
+    part = law_.keep([v == value and not row['below_pca'] for v, row in zip(
+        values, law_.rows, strict=True)])
+    if part.rows:
+      sizes = np.array([row[x] for row in part.rows], float)
+      axes.plot(sizes, part.y_U - fitted.fit.line(sizes)[0],
+                MARKERS[number % len(MARKERS)], alpha=0.8, markersize=4,
+                color=COLOURS[number % len(COLOURS)])
+  if fitted.curved is not None:
+    x_ = np.geomspace(*fitted.fit.range, 60)
+    axes.plot(x_, fitted.curved.line(x_)[0] - fitted.fit.line(x_)[0], '--',
+              color=GREY, linewidth=1.1)
+    value, value_R = fitted.curved.curvature()
+    low, high = bootstrap.interval(value_R, LEVEL)
+    axes.set_title(f'dashed: curvature {value:+.3g} [{low:.2g}, {high:.2g}] '
+                   'per squared doubling', fontsize=8, fontweight='normal')
+
+
+def _nulls(axes, analysis, x, y):
+  """Patch PCA, mean colour and down-sampling at equal floats.
+
+  Over a tower's size they are level lines: they have no tower.
+  """
+  if y == 'ssim':  # Their arrays hold no SSIM per image; rows do.
+    column = lambda row: row.get('ssim')
+  elif y == 'psnr':
+    column = lambda row: row['psnr']
+  else:
+    column = lambda row: row['mse']
+  patches = list(dict.fromkeys(
+      row['patch'] for row in analysis.data[y].rows if row['role'] == 'law'))
+  rows = [row for row in analysis.sweep.nulls if column(row) is not None]
+  floats = [row[_CODE] for row in analysis.data[y].rows]
+  if series_of(x) != 'patch':
+    used = {(row['patch'], row['channels']) for row in analysis.data[y].rows}
+    for row in rows:
+      if row['model'] == 'pca' and (row['patch'], row['channels']) in used:
+        axes.axhline(column(row), color=GREY, linestyle='--', linewidth=1.2,
+                     label='patch PCA, same floats')
+        used.clear()
+    return
+  for number, patch in enumerate(patches):
+    pca = sorted((row[_CODE], column(row)) for row in rows
+                 if row['model'] == 'pca' and row['patch'] == patch)
+    if pca:
+      axes.plot(*np.array(pca).T, linestyle='--', linewidth=1.2,
+                color=COLOURS[number % len(COLOURS)], alpha=0.7, zorder=1,
+                label=f'patch {patch} PCA')
+  for kind, mark, label in (('mean', 'x', 'mean colour per patch'),
+                            ('downsample', '+', 'down- and up-sampled')):
+    points = sorted((row[_CODE], column(row)) for row in rows
+                    if row['model'] == kind and min(floats) / 2 <= row[_CODE]
+                    <= max(floats) * 2)
+    if points:
+      axes.plot(*np.array(points).T, marker=mark, linestyle=':', color=GREY,
+                linewidth=1, label=label, zorder=1)
+
+
+def _paper(axes: Axes, x, y, source, found):
+  for number, (label, points) in enumerate(found.items()):
+    points = np.array(sorted(points))
+    axes.plot(*points.T, marker=MARKERS[number], color=GREY, linewidth=1,
+              markerfacecolor=('white', PALE, GREY)[number % 3], label=label)
+  everything = [point[0] for points in found.values() for point in points]
+  style.size_axis(axes, x, everything)
+  axes.set_ylabel(style.name(y))
+  axes.set_title('Published, not fitted with the rest')
+  axes.legend(title=source, title_fontsize=7.5, loc='best', alignment='left')
+
+
+def _decades(axes):
+  axes.set_yscale('log')
+  axes.yaxis.set_minor_locator(ticker.LogLocator(subs=(2, 3, 5)))
+  axes.yaxis.set_minor_formatter(ticker.FuncFormatter(
+      lambda value, _: f'{value:.0e}'.replace('e-0', 'e-')))
+  axes.yaxis.set_major_formatter(ticker.FuncFormatter(
+      lambda value, _: f'{value:.0e}'.replace('e-0', 'e-')))
+
+
+@style.styled
+def claims(analysis: Analysis) -> Figure | None:
+  """Each claim's statistic with its interval, and the region it claims."""
+  judged = [v for v in analysis.verdicts if v.estimate is not None]
+  if not judged:
+    return None
+  figure = Figure(figsize=(8.4, 0.35 + 0.95 * len(judged)))
+  for i, verdict in enumerate(judged):
+    axes = figure.add_subplot(len(judged), 1, i + 1)
+    claim, margin = verdict.claim, verdict.claim.margin
+    left = {'slope_above': margin, 'predicts': 0}.get(claim.rule, -margin)
+    right = np.inf if claim.rule == 'slope_above' else margin
+    span = [verdict.low, verdict.high, left]
+    span += [right] if np.isfinite(right) else []
+    pad = 0.15 * (max(span) - min(span))
+    axes.set_xlim(min(span) - pad, max(span) + pad)
+    axes.axvspan(left, min(right, max(span) + pad), color='#009e73',
+                 alpha=0.13, linewidth=0)
+    for edge in (left, right):
+      if np.isfinite(edge):
+        axes.axvline(edge, color='#009e73', linewidth=1)
+    axes.errorbar(
+        [verdict.estimate], [0], xerr=np.maximum(
+            [[verdict.estimate - verdict.low],
+             [verdict.high - verdict.estimate]], 0),
+        marker='o', color=INK, capsize=4)
+    axes.set_yticks([])
+    axes.set_ylim(-1, 1)
+    axes.spines['left'].set_visible(False)
+    axes.set_title(f'{claim.name}: {verdict.word}', fontsize=8.5)
+    axes.set_xlabel(_statistic(claim), fontsize=7.5, labelpad=1)
+    axes.tick_params(labelsize=7.5)
+  return figure
+
+
+def _statistic(claim):
+  unit = {'psnr': 'dB', 'ssim': 'SSIM', 'log2_mse': 'log2 MSE'}[claim.y]
+  return {
+      'slope_above': f'{unit} per doubling of {claim.x[0]}',
+      'no_slope': f'{unit} per doubling of {claim.x[0]}',
+      'equal_slopes': f'{unit} per doubling: {claim.x[0]} minus {claim.x[-1]}',
+      'straight': f'{unit} per squared doubling of {claim.x[0]}',
+      'predicts': f'largest error for a {claim.hold_out} held out ({unit})',
+  }[claim.rule]
