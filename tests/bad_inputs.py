@@ -1,0 +1,192 @@
+"""Wrong command lines by class, each with what its refusal must say.
+
+Run as a program it tries all of them in one process and prints JSON: what was
+answered to each, and whether a JAX backend was started. `CASES` maps a class
+to (arguments of `vitok.train`, words of the answer); `{dir}` is a folder that
+`prepare` fills.
+"""
+
+import contextlib
+import io
+import json
+import pathlib
+import sys
+
+CONFIG = str(pathlib.Path(__file__).parents[1] / 'configs' / 'vitok.py')
+SMALL = ['--config.data.resolution=32', '--config.batch_size=8']
+
+
+def _case(*changes, words, model='P-N/8', workdir='{dir}/new'):
+  arguments = [f'--config={CONFIG}:{model}', f'--workdir={workdir}', *SMALL]
+  arguments += [f'--config.{change}' for change in changes]
+  return arguments, words
+
+
+CASES = {
+    'misspelt key': [
+        _case('optimizer.learning_rat=1', words=['optimizer.learning_rate']),
+        _case('optimiser.clip=1', words=['optimiser.clip', 'optimizer.clip']),
+        _case('optimizer.lr=1', words=['optimizer.learning_rate']),
+        _case('batchsize=8', words=['config.batch_size']),
+        _case('model.nam=S-B/16', words=['config.model.name']),
+        _case('data.source=photographs', words=['config.data.sources']),
+        _case('loss.kl_wieght=1', words=['config.loss.kl_weight']),
+        _case('total_step=1', words=['config.total_steps']),
+        _case('mesh.replicas=1', words=['config.mesh.replica']),
+        _case('optimizer=1', words=['group of fields']),
+    ],
+    'wrong type': [
+        _case('batch_size=8.5', words=['config.batch_size', 'int', '8']),
+        _case('batch_size=many', words=['config.batch_size', 'many']),
+        _case('model.scan=yes', words=['config.model.scan', 'bool', 'True']),
+        _case('data.flip=1', words=['config.data.flip', 'bool']),
+        _case('optimizer.learning_rate=fast',
+              words=['config.optimizer.learning_rate', 'float']),
+        _case('optimizer.b1=None', words=['config.optimizer.b1', 'NoneType']),
+        _case('total_steps=1e3', words=['config.total_steps', 'int']),
+        _case('optimizer.groups={}', words=['config.optimizer.groups']),
+        _case("optimizer.groups=('x',)", words=['groups', 'match']),
+        _case("sharding.rules=('embed',)", words=['config.sharding.rules']),
+    ],
+    'impossible size': [
+        _case(model='P-N/7', words=['data.resolution', '32', '7', '35']),
+        _case('data.resolution=30', words=['config.data.resolution', '32']),
+        _case('data.frames=3', model='P-N/2x8', words=['frames', '3', '2']),
+        _case('model.encoder.heads=5', words=['heads', '5', '192']),
+        _case('model.decoder.heads=7', words=['heads', '7', '192']),
+        _case('model.encoder.width=100', words=['heads', '100']),
+        _case(model='P-N/1x8x0', words=['P-N/1x8x0']),
+        _case(model='P-N/0', words=['P-N/0']),
+        _case(model='Q-N/8', words=['Q']),
+        _case(model='P/8', words=['P/8']),
+        _case(model='P-N/1x2x3x4', words=['P-N/1x2x3x4']),
+        _case(model='nonsense', words=['nonsense']),
+        _case('model.encoder.depth=-1', words=['depth', '-1']),
+        _case('batch_size=0', words=['config.batch_size', '0', '1']),
+        _case('optimizer.accumulate=3',
+              words=['accumulate', '3', 'batch_size=8', '1']),
+        _case('mesh.replica=3', words=['batch_size', '8', '3']),
+        _case('mesh.fsdp=-1', words=['mesh', '-1', 'replica']),
+        _case('mesh.tensor=0', words=['config.mesh.tensor', '0']),
+    ],
+    'impossible value': [
+        _case('optimizer.b2=1.5', words=['config.optimizer.b2', '1.5']),
+        _case('optimizer.warmup=2.0', words=['config.optimizer.warmup']),
+        _case('ema_decay=-0.1', words=['config.ema_decay']),
+        _case('seed=-1', words=['config.seed', '0']),
+        _case('optimizer.learning_rate=0.0', words=['learning_rate']),
+        _case('optimizer.min_learning_rate=1.0',
+              words=['min_learning_rate', 'peak']),
+        _case('loss.kl_weight=-1.0', words=['config.loss.kl_weight']),
+        _case("optimizer.groups=({'match': '('},)",
+              words=['groups', 'regular expression']),
+        _case("optimizer.groups=({'match': 'x', 'rate': 1},)",
+              words=['groups', 'rate', 'learning_rate']),
+        _case('data.crop_scale=(0.9, 0.1)', words=['config.data.crop_scale']),
+        _case('data.crop_ratio=(0.0, 1.0)', words=['config.data.crop_ratio']),
+    ],
+    'unknown choice': [
+        _case('model.mlp=swiglo', words=['config.model.mlp', 'swiglu']),
+        _case('model.norm=rms', words=['config.model.norm', 'rmsnorm']),
+        _case('model.positions=rope4d', words=['config.model.positions']),
+        _case('model.bottleneck=gausian', words=['bottleneck', 'gaussian']),
+        _case('model.remat=all', words=['config.model.remat']),
+        _case('model.dtype=float16', words=['config.model.dtype', 'float32']),
+        _case('loss.pixel=l3', words=['config.loss.pixel', 'l']),
+        _case('optimizer.schedule=cosin', words=['schedule', 'cosine']),
+        _case('task=reconstruct', words=['config.task', 'reconstruction']),
+        _case('data.filter=cubic', words=['config.data.filter', 'bicubic']),
+        _case('data.crop=centre', words=['config.data.crop', 'center']),
+        _case('model.positions=rope2d', 'data.frames=2', model='P-N/1x8',
+              words=['positions', 'rope3d']),
+    ],
+    'unknown source': [
+        _case('data.sources=photograph', words=['photograph', 'photographs']),
+        _case('data.sources=folder:{dir}/absent', words=['absent']),
+        _case('data.sources=folder:{dir}/empty', words=['empty']),
+        _case('data.sources=folder:{dir}/texts', words=['texts']),
+        _case('data.sources=array_record:{dir}/none*', words=['none*']),
+        _case('data.sources=()', words=['config.data.sources']),
+        _case('data.split=trian', words=['trian', 'train']),
+        _case('data.split=train[50%', words=['train[50%']),
+        _case('evaluation.split=train[100%:]', words=['train[100%:]']),
+        _case('evaluation.source=cifar', words=['cifar']),
+        _case('data.weights=(1.0, 2.0)', words=['config.data.weights']),
+        _case('data.weights=(-1.0,)', words=['config.data.weights']),
+    ],
+    'unwritable workdir': [
+        _case(workdir='/dev/null/run', words=['/dev/null/run', 'workdir']),
+        _case(workdir='{dir}/a_file', words=['a_file']),
+        _case(workdir='{dir}/a_file/run', words=['a_file/run']),
+        _case(workdir='/proc/run', words=['/proc/run']),
+        _case(workdir='/sys/run', words=['/sys/run']),
+    ],
+    "another run's workdir": [
+        _case('seed=1', workdir='{dir}/run', words=['config.seed', '1', '0']),
+        _case('batch_size=16', workdir='{dir}/run', words=['batch_size']),
+        _case(model='P-N/4', workdir='{dir}/run', words=['P-N/4', 'P-N/8']),
+        _case('loss.pixel=l1', workdir='{dir}/run', words=['loss.pixel']),
+        _case('total_steps=7', workdir='{dir}/run',
+              words=['total_steps', '--extend']),
+        _case(workdir='{dir}/broken', words=['broken/config.json']),
+        _case(workdir='{dir}/sweep', words=['sweep']),
+    ],
+    'command line': [
+        ([], ['--config']),
+        ([f'--config={CONFIG}'], ['--workdir']),
+        (['--config=configs/vitoc.py', '--workdir=x'], ['vitoc.py']),
+        ([f'--config={CONFIG}', '--workdir=x', '--work=y'], ['--work']),
+        ([f'--config={CONFIG}', '--workdir=x', '--config.seed'], ['seed']),
+        ([f'--config={__file__}', '--workdir=x'], ['get_config']),
+    ],
+}
+
+
+def prepare(folder):
+  """Makes the files that the cases speak of."""
+  from vitok import config as config_lib
+  (folder / 'empty').mkdir()
+  (folder / 'texts').mkdir()
+  (folder / 'texts' / 'a.txt').write_text('not an image')
+  (folder / 'a_file').write_text('')
+  config = config_lib.load(f'{CONFIG}:P-N/8')
+  config_lib.override(config, {'data.resolution': 32, 'batch_size': 8})
+  for name, text in (('run', config_lib.to_json(config)),
+                     ('broken', '{"seed": ')):
+    (folder / name).mkdir()
+    (folder / name / 'config.json').write_text(text)
+  (folder / 'sweep').mkdir()
+  (folder / 'sweep' / 'sweep.json').write_text('{}')
+
+
+def answer(arguments):
+  """(exit code, stderr) of `vitok.train` in this process."""
+  from vitok import train
+  stderr = io.StringIO()
+  code = None
+  with contextlib.redirect_stderr(stderr):
+    try:
+      train.main(arguments)
+    except SystemExit as stop:
+      code = stop.code
+    except Exception as error:  # Would be a traceback.
+      code = f'{type(error).__name__}: {error}'
+  return code, stderr.getvalue()
+
+
+def main(folder):
+  folder = pathlib.Path(folder)
+  prepare(folder)
+  answers = {
+      kind: [(arguments, words, *answer(arguments))
+             for arguments, words in [
+                 ([a.replace('{dir}', str(folder)) for a in arguments], words)
+                 for arguments, words in cases]]
+      for kind, cases in CASES.items()}
+  from jax._src import xla_bridge
+  print(json.dumps({'answers': answers,
+                    'backend': xla_bridge.backends_are_initialized()}))
+
+
+if __name__ == '__main__':
+  main(sys.argv[1])
