@@ -8,6 +8,7 @@ before a device is touched: neither module imports JAX.
 """
 
 import ast
+import difflib
 import importlib.util
 import json
 import pathlib
@@ -264,13 +265,21 @@ def split_flags(arguments):
 
 
 def _nearest_key(key, known):
-  """Nearest dotted key: same last part, its initials (lr), then likeness."""
+  """The dotted key that was meant.
+
+  In this order: a like one in the same group, the same field in another group,
+  a field with these initials (lr), the likeliest.
+  """
   def last(dotted):
     return dotted.rsplit('.', 1)[-1]
+  group = key.rpartition('.')[0]
+  siblings = difflib.get_close_matches(
+      key, [other for other in known if other.rpartition('.')[0] == group],
+      n=1, cutoff=0.85)
   same = [other for other in known if last(other) == last(key)]
   initials = [other for other in known if last(key) == ''.join(
       word[0] for word in last(other).split('_'))]
-  return errors.nearest(key, same or initials or list(known))
+  return errors.nearest(key, siblings or same or initials or list(known))
 
 
 def _typed(key, value, like):

@@ -33,7 +33,10 @@ def main(arguments=None):
     parser.add_argument('--distributed', action='store_true')
     flags = parser.parse_args(rest)
     config = config_lib.override(config_lib.load(flags.config), changes)
+    from vitok import validation
     from vitok.training import runtime, trainer
+    if flags.distributed:  # The trainer checks too, but joining may take long.
+      validation.check(config)
     runtime.prepare(flags.distributed)
     result = trainer.train(config, flags.workdir, extend=flags.extend)
     if result.get('preempted'):

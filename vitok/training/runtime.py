@@ -4,6 +4,7 @@ import faulthandler
 import os
 import pathlib
 import signal
+import sys
 
 import jax
 from absl import flags
@@ -21,8 +22,8 @@ def prepare(distributed: bool = False):
       finds by itself (TPU pods, SLURM, Open MPI, Kubernetes) or through
       JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
   """
-  if hasattr(signal, 'SIGUSR1'):
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
+  if hasattr(signal, 'SIGUSR1') and sys.__stderr__ is not None:
+    faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.WARNING)  # Orbax tells each rename.
   if not flags.FLAGS.is_parsed():
