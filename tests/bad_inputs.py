@@ -68,6 +68,7 @@ CASES = {
         _case('mesh.replica=3', words=['batch_size', '8', '3']),
         _case('mesh.fsdp=-1', words=['mesh', '-1', 'replica']),
         _case('mesh.tensor=0', words=['config.mesh.tensor', '0']),
+        _case('mesh.tensor=2', words=['config.mesh.tensor', '3 heads', '1']),
     ],
     'impossible value': [
         _case('optimizer.b2=1.5', words=['config.optimizer.b2', '1.5']),
@@ -80,6 +81,8 @@ CASES = {
         _case('loss.kl_weight=-1.0', words=['config.loss.kl_weight']),
         _case("optimizer.groups=({'match': '('},)",
               words=['groups', 'regular expression']),
+        _case("optimizer.groups=({'match': 'encoders/.*'},)",
+              words=['groups', 'encoders', 'encoder']),
         _case("optimizer.groups=({'match': 'x', 'rate': 1},)",
               words=['groups', 'rate', 'learning_rate']),
         _case('data.crop_scale=(0.9, 0.1)', words=['config.data.crop_scale']),
@@ -97,8 +100,7 @@ CASES = {
         _case('task=reconstruct', words=['config.task', 'reconstruction']),
         _case('data.filter=cubic', words=['config.data.filter', 'bicubic']),
         _case('data.crop=centre', words=['config.data.crop', 'center']),
-        _case('model.positions=rope2d', 'data.frames=2', model='P-N/1x8',
-              words=['positions', 'rope3d']),
+        _case('data.frames=2', words=['config.data.frames', '1']),
     ],
     'unknown source': [
         _case('data.sources=photograph', words=['photograph', 'photographs']),
@@ -119,7 +121,7 @@ CASES = {
         _case(workdir='{dir}/a_file', words=['a_file']),
         _case(workdir='{dir}/a_file/run', words=['a_file/run']),
         _case(workdir='/proc/run', words=['/proc/run']),
-        _case(workdir='/sys/run', words=['/sys/run']),
+        _case(workdir='/sys/run', words=['/sys/run', 'runs/run']),
     ],
     "another run's workdir": [
         _case('seed=1', workdir='{dir}/run', words=['config.seed', '1', '0']),
@@ -132,6 +134,7 @@ CASES = {
         _case(workdir='{dir}/sweep', words=['sweep']),
     ],
     'command line': [
+        _case('init_from={dir}/nowhere', words=['init_from', 'nowhere']),
         ([], ['--config']),
         ([f'--config={CONFIG}'], ['--workdir']),
         (['--config=configs/vitoc.py', '--workdir=x'], ['vitoc.py']),

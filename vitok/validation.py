@@ -9,10 +9,12 @@ import math
 import os
 import re
 
+import jax
 from etils import epath
 
 from vitok import config as config_lib
 from vitok import data, errors, models, sizes, tasks
+from vitok.training import optimizers, step
 
 # key -> (lowest, highest) that are allowed, both included.
 _RANGES = {
@@ -77,7 +79,10 @@ def check(config):
                resolution=config.data.resolution)
   _check_fit(config, size)
   _check_optimizer(config)
-  _check_mesh(config)
+  _check_mesh(config, size)
+  if config.init_from and not epath.Path(config.init_from).is_dir():
+    raise errors.InputError('config.init_from', config.init_from,
+                            'is no workdir: there is no such folder')
   data.check(config)
 
 
@@ -102,7 +107,7 @@ def check_workdir(workdir, config, *, extend=False):
     raise errors.InputError(
         '--workdir', str(workdir),
         f'cannot be written: {error.strerror or error}',
-        _writable_parent(workdir)) from error
+        f'runs/{workdir.name}') from error
   stored = workdir / 'config.json'
   if not stored.exists():
     others = sorted(p.name for p in workdir.iterdir()
@@ -143,6 +148,7 @@ def _check_fit(config, size):
 
 def _check_optimizer(config):
   optimizer = config.optimizer
+  optimizers.schedule(optimizer, config.batch_size, config.total_steps)
   if config.batch_size % optimizer.accumulate:
     raise errors.InputError(
         'config.optimizer.accumulate', optimizer.accumulate,
@@ -162,9 +168,12 @@ def _check_optimizer(config):
       raise errors.InputError(key, group['match'],
                               f'is not a regular expression: {error}',
                               "'encoder/.*'") from error
+  if optimizer.groups:  # Does each match a parameter? Abstract, no device.
+    jax.eval_shape(lambda: step.init(
+        tasks.build(config), config, step.Run(jax.random.key(0), 1.0, 1.0)))
 
 
-def _check_mesh(config):
+def _check_mesh(config, size):
   axes = config.mesh.to_dict()
   for axis, size in axes.items():
     if size < 1 and size != -1:
@@ -182,6 +191,12 @@ def _check_mesh(config):
         f'{rows} rows per micro-batch do not divide among {ways} devices '
         '(config.mesh.replica x config.mesh.fsdp)',
         max(1, round(rows / ways)) * ways * config.optimizer.accumulate)
+  for name, tower in (('encoder', size.encoder), ('decoder', size.decoder)):
+    if tower.heads % max(1, axes['tensor']):
+      raise errors.InputError(
+          'config.mesh.tensor', axes['tensor'],
+          f'does not divide the {tower.heads} heads of the {name}',
+          math.gcd(tower.heads, axes['tensor']))
   for rule in config.sharding.rules:
     if not (isinstance(rule, tuple) and len(rule) == 2):
       raise errors.InputError('config.sharding.rules', rule,
@@ -189,10 +204,3 @@ def _check_mesh(config):
                               "('embed', 'fsdp')")
     errors.one_of('config.sharding.rules', rule[1],
                   ('replica', 'fsdp', 'tensor', None))
-
-
-def _writable_parent(path):
-  for parent in path.parents:
-    if parent.is_dir() and os.access(parent, os.W_OK):
-      return parent / 'run'
-  return None
