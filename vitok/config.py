@@ -80,8 +80,8 @@ def default():
       ),
       optimizer=dict(
           learning_rate=1e-4,  # At `reference_batch` images.
-          reference_batch=256,  # Peak = rate * batch / this; 0: no scaling.
-          min_learning_rate=1e-5,
+          reference_batch=256,  # Rates times batch / this; 0: as they stand.
+          min_learning_rate=2.5e-6,  # 1e-5 at the paper's batch of 1024.
           schedule='cosine',
           warmup=0.03,
           b1=0.9,

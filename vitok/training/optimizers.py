@@ -42,7 +42,8 @@ def schedule(
 
   Args:
     config: `config.optimizer`. The peak is `learning_rate * batch_size /
-      reference_batch`, or `learning_rate` where `reference_batch` is 0.
+      reference_batch`, or `learning_rate` where `reference_batch` is 0; so is
+      the last value, `min_learning_rate`.
     batch_size: examples per update.
     total_steps: updates of the run. It and `learning_rate` may be traced, so
       that runs of other lengths and rates share a compiled step.
@@ -54,22 +55,20 @@ def schedule(
   errors.one_of(
       'config.optimizer.schedule', config.schedule, ('cosine', 'constant'))
   share = batch_size / config.reference_batch if config.reference_batch else 1
-  floor = config.min_learning_rate
-  if config.schedule == 'constant':
-    floor = None
-  elif floor > config.learning_rate * share:
+  if (config.schedule == 'cosine'
+      and config.min_learning_rate > config.learning_rate):
     raise errors.InputError(
-        'config.optimizer.min_learning_rate', floor,
-        f'is above the peak at batch size {batch_size}',
-        f'{config.learning_rate * share:g}')
+        'config.optimizer.min_learning_rate', config.min_learning_rate,
+        f'is above the peak, config.optimizer.learning_rate='
+        f'{config.learning_rate:g}', f'{config.learning_rate:g}')
   rate = config.learning_rate if learning_rate is None else learning_rate
-  peak = rate * share
+  peak, floor = rate * share, config.min_learning_rate * share
   warmup = jnp.round(config.warmup * total_steps)
 
   def at(step):
     count = jnp.asarray(step + 1, jnp.float32)
     climb = peak * jnp.minimum(count / jnp.maximum(warmup, 1), 1)
-    if floor is None:
+    if config.schedule == 'constant':
       return climb
     done = (count - warmup) / jnp.maximum(total_steps - warmup, 1)
     fall = floor + (peak - floor) * 0.5 * (
