@@ -175,11 +175,11 @@ def _check_optimizer(config):
 
 def _check_mesh(config, size):
   axes = config.mesh.to_dict()
-  for axis, size in axes.items():
-    if size < 1 and size != -1:
-      raise errors.InputError(f'config.mesh.{axis}', size,
+  for axis, ways in axes.items():
+    if ways < 1 and ways != -1:
+      raise errors.InputError(f'config.mesh.{axis}', ways,
                               'is neither positive nor -1 (the rest)', 1)
-  free = [axis for axis, size in axes.items() if size == -1]
+  free = [axis for axis, ways in axes.items() if ways == -1]
   if len(free) > 1:
     raise errors.InputError(f'config.mesh.{free[1]}', -1,
                             f'only one axis may be -1; {free[0]} is too', 1)

@@ -63,9 +63,9 @@ def schedule(
         f'{config.learning_rate:g}', f'{config.learning_rate:g}')
   rate = config.learning_rate if learning_rate is None else learning_rate
   peak, floor = rate * share, config.min_learning_rate * share
-  warmup = jnp.round(config.warmup * total_steps)
 
   def at(step):
+    warmup = jnp.round(config.warmup * total_steps)
     count = jnp.asarray(step + 1, jnp.float32)
     climb = peak * jnp.minimum(count / jnp.maximum(warmup, 1), 1)
     if config.schedule == 'constant':
