@@ -1,0 +1,326 @@
+"""The report: one HTML file with its figures inside, PNGs and a CSV beside.
+
+Every number on it is computed from the sweep's workdir; none is typed in.
+"""
+
+import base64
+import dataclasses
+import html
+import json
+import os
+
+import numpy as np
+from etils import epath
+
+from vitok.scaling import (
+    analysis,
+    bootstrap,
+    claims,
+    figures,
+    panels,
+    style,
+    table,
+    verdicts,
+)
+
+_CSS = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1f2430;max-width:1080px;
+margin:2rem auto;padding:0 1rem}h1{font-size:1.7rem;margin-bottom:.2rem}
+h2{margin-top:2.4rem;border-bottom:1px solid #d9dde5;padding-bottom:.2rem}
+img{max-width:100%;height:auto}figure{margin:1.2rem 0}figcaption,.small{color:
+#5b6270;font-size:.88rem}table{border-collapse:collapse;font-size:.84rem;
+margin:.6rem 0;display:block;overflow-x:auto}th,td{padding:.25rem .6rem;
+border-bottom:1px solid #e6e9ef;text-align:right;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}th{color:#5b6270}
+.claim{border:1px solid #d9dde5;border-left:6px solid var(--c);
+border-radius:6px;padding:.6rem 1rem;margin:.8rem 0}
+.word{background:var(--c);color:#fff;border-radius:4px;padding:.1rem .5rem;
+font-weight:600;font-size:.85rem;margin-right:.5rem}
+.note{background:#fff6e0;border:1px solid #eed9a0;border-radius:6px;
+padding:.6rem 1rem;margin:.8rem 0}pre{background:#f5f6f9;padding:.8rem;
+overflow-x:auto;font-size:.8rem;white-space:pre-wrap}
+ul{margin:.3rem 0;padding-left:1.2rem}
+"""
+_COLOUR = {verdicts.HOLDS: '#00805c', verdicts.FAILS: '#b3403a',
+           verdicts.UNDECIDED: '#8a6d1d', verdicts.UNTESTABLE: '#5b6270'}
+_UNITS = ('unit', 'state', 'seed', 'model', 'code_floats', 'parameters',
+          'train_flops', 'steps', 'learning_rate', 'psnr', 'ssim', 'mse',
+          'pca_psnr', 'below_pca', 'kl_bits', 'coded_bits', 'priced_seconds',
+          'seconds')
+
+
+def write(workdir, *, note: str = '',
+          count: int = bootstrap.COUNT) -> epath.Path:
+  """Writes `<workdir>/report/`: index.html, report.json, results.csv, PNGs.
+
+  Args:
+    workdir: of a sweep, finished or not.
+    note: shown at the top: what the caller found odd.
+    count: replicates of the bootstrap.
+
+  Returns:
+    The path of index.html.
+
+  Raises:
+    InputError: as `analysis.analyse`.
+  """
+  found = analysis.analyse(workdir, count=count)
+  folder = epath.Path(workdir) / 'report'
+  folder.mkdir(parents=True, exist_ok=True)
+  drawn = {name: style.png(figure) for name, figure in _figures(found).items()
+           if figure is not None}
+  for name, data in drawn.items():
+    _replace(folder / f'{name}.png', data)
+  _replace(folder / 'results.csv', table.to_csv(found.rows).encode())
+  summary = json.dumps(to_json(found), indent=1, allow_nan=False)
+  _replace(folder / 'report.json', summary.encode())
+  _replace(folder / 'index.html', _page(found, drawn, note).encode())
+  return folder / 'index.html'
+
+
+def _figures(found):
+  """{file stem: figure}, in the order of the page."""
+  if not found.sweep.done:
+    return {}
+  drawn = {'claims': figures.claims(found)}
+  for x in found.sizes:
+    for y in ('psnr', 'log2_mse', 'ssim'):
+      if y in found.data:
+        drawn[f'{y.removeprefix("log2_")}_{x}'] = figures.law(found, x, y)
+  x = found.sizes[0]
+  return drawn | {
+      'reconstructions': panels.pictures(found, x),
+      'pairs': panels.pairs(found), 'training': panels.training(found, x),
+      'converged': panels.converged(found, x), 'bits': panels.bits(found, x),
+      'cost': panels.cost(found)}
+
+
+def to_json(found: analysis.Analysis) -> dict:
+  """Verdicts and laws for programs; what is not known is None."""
+  return dict(
+      experiment=found.sweep.info['experiment'],
+      preset=found.sweep.info['preset'],
+      grade=_grade(found), rules=claims.fingerprint(found.sweep.claims),
+      protocol=next((run.protocol for run in found.sweep.done), None),
+      units=dict(all=len(found.rows), missing=len(found.missing)),
+      claims=[dict(
+          name=v.claim.name, text=v.claim.text, verdict=v.word,
+          reason=v.reason, margin=v.claim.margin, estimate=v.estimate,
+          interval=None if v.low is None else [v.low, v.high],
+          smallest_effect=v.smallest, used=v.used, flagged=v.flagged,
+          checks=[dataclasses.asdict(check) for check in v.checks])
+              for v in found.verdicts],
+      laws=[_law_json(law) for law in found.laws])
+
+
+def _grade(found):
+  """Embedded photographs are a few dozen scenes: they show, not prove."""
+  return 'demonstration' if found.sweep.demonstration else 'finding'
+
+
+def _law_json(law):
+  if law.fit is None:
+    return dict(x=law.x, y=law.y, refused=law.refused)
+  slope, slope_R = law.fit.slope(law.x)
+  bend, bend_R = law.curved.curvature()
+  loo = np.array(list(law.fit.leave_one_out.values()))
+  loo = loo[np.isfinite(loo)]
+  return dict(
+      x=law.x, y=law.y, units=law.fit.units,
+      intercept=float(law.fit.coefficients[0]
+                      - slope * law.fit.centre[0]),
+      slope=slope, slope_interval=bootstrap.interval(slope_R, analysis.LEVEL),
+      curvature=bend,
+      curvature_interval=bootstrap.interval(bend_R, analysis.LEVEL),
+      r2=law.fit.r2, r2_curved=law.curved.r2,
+      residual_sd=law.fit.residual_sd, seed_sd=law.fit.seed_sd,
+      lack_of_fit=law.fit.lack_of_fit,
+      lack_of_fit_curved=law.curved.lack_of_fit,
+      leave_one_out_rms=float(np.sqrt(np.mean(loo**2))) if len(loo) else None,
+      leave_one_out_max=float(np.abs(loo).max()) if len(loo) else None,
+      held_out={column: {str(value): list(numbers) for value, numbers in
+                         errors.items()}
+                for column, errors in law.held_out.items()})
+
+
+def _page(found, drawn, note):
+  info = found.sweep.info
+  title = f'{info["experiment"]}, preset {info["preset"]}'
+  parts = [
+      '<!doctype html><html lang="en"><meta charset="utf-8">',
+      f'<title>{html.escape(title)}</title><style>{_CSS}</style>',
+      f'<h1>{html.escape(info["about"].strip().splitlines()[0])}</h1>'
+      if info.get('about') else '', f'<p class="small">{html.escape(title)}'
+      f' · {len(found.sweep.done)} of {len(found.rows)} units done</p>']
+  parts += [f'<div class="note">{text}</div>' for text in _notes(found, note)]
+  parts += ['<h2>Verdicts</h2>', *(_claim(found, v) for v in found.verdicts)]
+  names = dict(
+      claims='Statistics with their intervals; the shaded region is what is '
+      'claimed.',
+      reconstructions='Originals and reconstructions, same images at every '
+      'size; PSNR of each.',
+      pairs='Paired by image: differences between configurations vary far '
+      'less from image to image than PSNR does.',
+      training='Evaluations on the way: equal steps compare optimisation too.',
+      converged='What longer training and other learning rates change.',
+      bits='The same units by information instead of floats.',
+      cost='Wall clock of each unit, against its price before the run.')
+  law_caption = (
+      'Thin bars: 90% over seeds and images; thick ones leave out what other '
+      'images would do to all units alike. Dots are seeds.')
+  parts.append('<h2>Figures</h2>')
+  parts += [
+      f'<figure><img alt="{name}" src="data:image/png;base64,'
+      f'{base64.b64encode(data).decode()}"><figcaption>'
+      f'{names.get(name, law_caption)}</figcaption></figure>'
+      for name, data in drawn.items()]
+  parts += [_laws(found), _pairs(found), _cost(found),
+            '<h2>Units</h2>', _table(_UNITS, [
+                [row[column] for column in _UNITS] for row in found.rows]),
+            '<h2>Rules</h2><p class="small">Recorded when the sweep was '
+            'launched. SHA-256 of all margins and words: <code>'
+            f'{claims.fingerprint(found.sweep.claims)}</code></p><pre>',
+            html.escape(json.dumps([
+                dataclasses.asdict(claim) for claim in found.sweep.claims],
+                                   indent=1)), '</pre>']
+  if found.sweep.done:
+    protocol = (found.sweep.done[0].path / 'evaluation' / 'protocol.json')
+    parts.append(f'<h2>Protocol</h2><pre>{html.escape(protocol.read_text())}'
+                 '</pre>')
+  if info.get('about'):
+    parts.append('<h2>The experiment in its own words</h2>'
+                 f'<pre>{html.escape(info["about"])}</pre>')
+  return '\n'.join(parts)
+
+
+def _notes(found, note):
+  if note:
+    yield html.escape(note)
+  if found.sweep.demonstration:
+    yield ('<b>Demonstration.</b> Embedded photographs were used: too few '
+           'scenes to support a finding, whatever the intervals say.')
+  if found.missing:
+    yield (f'<b>Unfinished.</b> {len(found.missing)} of {len(found.rows)} '
+           'units are missing: ' + html.escape(', '.join(found.missing)))
+  flagged = [row['unit'] for row in found.rows
+             if row['below_pca'] and row['role'] == 'law']
+  if flagged:
+    yield (f'<b>{len(flagged)} units are below their own patch PCA</b>, that '
+           'is limited by optimisation, and left out of every law: '
+           + html.escape(', '.join(flagged)))
+  groups = {row['groups'] for row in found.rows if row['groups']}
+  if groups and min(groups) < 10:
+    yield (f'Intervals rest on {min(groups)} independent images (photographs)'
+           ': they are rough.')
+
+
+def _claim(found, verdict):
+  claim, word = verdict.claim, verdict.word
+  shown = f'demonstration: {word}' if found.sweep.demonstration else word
+  numbers = ''
+  if verdict.estimate is not None:
+    numbers = (f'Estimate {verdict.estimate:.3g}, {claim.level:.0%} interval '
+               f'{verdict.low:.3g} to {verdict.high:.3g}; claimed: '
+               f'{verdicts.region(claim)}. {verdict.used} units, '
+               f'{verdict.flagged} flagged.')
+  if verdict.smallest is not None:
+    numbers += (' Smallest effect this design detects: '
+                f'{verdict.smallest:.2g}.')
+  listed = ''.join(
+      f'<li>{"met" if check.met else "<b>not met</b>"}: {check.name}, '
+      f'{html.escape(check.detail)}</li>' for check in verdict.checks)
+  return (f'<div class="claim" style="--c:{_COLOUR[word]}"><span class="word">'
+          f'{shown}</span><b>{html.escape(claim.text)}</b><br>'
+          f'{html.escape(verdict.reason)}<div class="small">{numbers}'
+          f'<ul>{listed}</ul></div></div>')
+
+
+def _laws(found):
+  rows, held = [], []
+  for law in map(_law_json, found.laws):
+    if 'refused' in law:
+      rows.append([f'{law["y"]} over {law["x"]}', law['refused']])
+      continue
+    test = law['lack_of_fit']
+    rows.append([
+        f'{law["y"]} over {law["x"]}', _with(law['slope'],
+                                             law['slope_interval']),
+        law['r2'], _with(law['curvature'], law['curvature_interval']),
+        law['r2_curved'], law['residual_sd'], law['seed_sd'],
+        f'F{tuple(test["df"])} = {test["f"]:.3g}, p = {test["p"]:.2g}'
+        if test else None, law['leave_one_out_rms'],
+        law['leave_one_out_max']])
+    held += [[f'{law["y"]} over {law["x"]}', f'{column} = {value}',
+              _with(numbers[0], numbers[1:])]
+             for column, values in law['held_out'].items()
+             for value, numbers in values.items()]
+  return ('<h2>Laws</h2><p class="small">Per doubling, with 90% intervals: '
+          'seeds within configurations and images by group are drawn anew, '
+          'units are not. Lack of fit is tested against the error between '
+          'seeds.</p>' + _table(
+              ('law', 'slope', 'R²', 'curvature', 'R² with it', 'residual sd',
+               'seed sd', 'lack of fit', 'leave-one-out rms', 'max'), rows)
+          + '<h2>Held out</h2><p class="small">Predicted minus observed, by '
+          'laws fitted without that value.</p>'
+          + _table(('law', 'left out', 'error'), held))
+
+
+def _pairs(found):
+  return '<h2>Paired differences</h2>' + _table(
+      ('configuration', 'minus', 'PSNR (dB)', 'sd of the difference',
+       'sd of PSNR'),
+      [[pair.a, pair.b, _with(pair.difference, (pair.low, pair.high)),
+        pair.sd, pair.sd_unpaired] for pair in found.pairs])
+
+
+def _cost(found):
+  rows = [row for row in found.rows if row['seconds']]
+  if not rows:
+    return ''
+  spent = sum(row['seconds'] for row in rows)
+  steps = sum(row.get('seconds_step') or 0 for row in rows)
+  text = (f'{len(rows)} units took {spent:.0f} s, {1 - steps / spent:.0%} of '
+          'it overhead (everything but training steps). ')
+  priced = [row for row in rows if row['priced_seconds']]
+  if priced:
+    price = found.sweep.price
+    ratio = (sum(row['seconds'] for row in priced)
+             / sum(row['priced_seconds'] for row in priced))
+    text += (f'They were priced for {price.get("device")} at an efficiency of '
+             f'{price.get("efficiency")}; cost over price is {ratio:.2f}. ')
+    if price.get('peak_flops') and steps:
+      done = sum(row['train_flops'] for row in rows)
+      text += (f'Training steps reached {done / steps / price["peak_flops"]:.0%} '
+               'of its peak.')
+  return f'<h2>Price against cost</h2><p>{html.escape(text)}</p>'
+
+
+def _with(value, interval):
+  return f'{value:+.3g} [{interval[0]:.3g}, {interval[1]:.3g}]'
+
+
+def _table(head, rows):
+  def cell(value):
+    if value is None:
+      return '–'
+    if isinstance(value, bool):
+      return 'yes' if value else 'no'
+    if isinstance(value, float):
+      return style.si(value) if abs(value) >= 1e4 else f'{value:.4g}'
+    if isinstance(value, int) and abs(value) >= 1e5:
+      return style.si(value)
+    return html.escape(str(value))
+  lines = ''.join('<tr>' + ''.join(f'<td>{cell(value)}</td>' for value in row)
+                  + '</tr>' for row in rows)
+  titles = ''.join(f'<th>{html.escape(name)}</th>' for name in head)
+  return f'<table><tr>{titles}</tr>{lines}</table>'
+
+
+def _replace(path, data):
+  """Writes a file that is never seen half-written; `gs://` publishes whole."""
+  if '://' in os.fspath(path):
+    path.write_bytes(data)
+    return
+  part = path.with_name(f'.{path.name}.{os.getpid()}')
+  part.write_bytes(data)
+  part.replace(path)
