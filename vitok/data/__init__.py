@@ -1,8 +1,8 @@
 """Data: sources -> transforms -> Grain pipeline -> sharded batches."""
 
 from vitok.data import photographs, records
+from vitok.data.examples import UnreadableError
 from vitok.data.pipeline import (
-    UnreadableError,
     check,
     eval_batches,
     fingerprint,

@@ -1,123 +1,126 @@
 """Where records come from: photographs, TFDS, folders, ArrayRecord files.
 
-A source is one split, with random access:
-
-  len(source)             records
-  source.read(i, rng)     bytes of an image file, or uint8 (T, H, W, 3)
-  source.name(i)          what an error message calls the record
-  source.group(i)         number of the independent unit it belongs to
-  source.fingerprint      hash of its index
-  source.unreadable       names left out of the index when it was built
-
-Sources are pickled to worker processes, so they hold an index and no open
-file. A new kind is a class and a line in `_KINDS`.
+A source is one split with random access (`Source` below). It is pickled to
+worker processes, so it holds an index and no open file. A new kind is a class
+and a line in `_KINDS`.
 """
 
 import collections
 import concurrent.futures
+import functools
 import glob
 import hashlib
 import os
+import sys
+from typing import Protocol
 
 import numpy as np
+import tqdm
 from PIL import Image
 
 from vitok import errors
 from vitok.data import photographs, records
 
+# A folder with a subfolder of one of these names is split by its subfolders.
 _SPLITS = ('train', 'test', 'validation', 'valid', 'val')
-# Formats that Pillow recognises but cannot decode by itself.
+# Formats that Pillow recognises but does not decode by itself.
 _STUBS = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
 
 
-def open_source(key, spec, split, resolution, skip_unreadable):
-  """Opens one split of a source.
+class Source(Protocol):
+  """What every kind of source offers.
+
+  Attributes:
+    unreadable: names left out of the index when it was built.
+    fingerprint: hash of the index, equal wherever the data lie.
+  """
+  unreadable: tuple[str, ...]
+  fingerprint: str
+
+  def __len__(self) -> int:
+    ...
+
+  def read(self, index: int,
+           rng: np.random.Generator | None) -> bytes | np.ndarray:
+    """A record: the bytes of an image file or uint8 pixels (T, H, W, 3).
+
+    Args:
+      index: number of the record in the split.
+      rng: the generator of a training example; `None` in evaluation.
+    """
+
+  def name(self, index: int) -> str:
+    """What messages call a record."""
+
+  def group(self, index: int) -> int:
+    """Number of the independent unit that a record belongs to."""
+
+
+@functools.lru_cache(maxsize=16)
+def open_source(spec: str, split: str, resolution: int,
+                skip_unreadable: bool) -> Source:
+  """Opens one split of a source; remembers it until `forget` is called.
 
   Args:
-    key: config key that named it, for messages.
     spec: `photographs`, `tfds:NAME`, `folder:PATH` or `array_record:GLOB`.
     split: name of the split, without a slice.
-    resolution: side of the images that will be made, in pixels.
+    resolution: side of the images that will be made of it, in pixels.
     skip_unreadable: whether unreadable files are left out, or refused.
 
   Raises:
-    errors.InputError: no such source or split, or nothing in it; says what
-      was found there.
+    errors.InputError: for key 'source' or 'split': no such thing, or nothing
+      in it; says what was found there.
   """
-  kind, colon, where = spec.partition(':')
-  if kind not in _KINDS or bool(colon) != (kind != 'photographs') or (
-      colon and not where):
-    raise errors.InputError(key, spec, 'is not a known source', errors.nearest(
-        spec, ('photographs', 'tfds:NAME', 'folder:PATH',
-               'array_record:GLOB')))
-  return _KINDS[kind](key, where, split, resolution, skip_unreadable)
+  kind, _, where = spec.partition(':')
+  if kind not in _KINDS or bool(where) != (kind != 'photographs'):
+    choices = ('photographs', 'tfds:NAME', 'folder:PATH', 'array_record:GLOB')
+    raise errors.InputError('source', spec, 'is not a known source', next(
+        (c for c in choices if c.startswith(f'{kind}:')),
+        errors.nearest(spec, choices)))
+  return _KINDS[kind](where, split, resolution, skip_unreadable)
 
 
-class Source:
-  """What the kinds below share; their index is of `len` records."""
-  unreadable = ()
-
-  def group(self, index):
-    return index
+forget = open_source.cache_clear  # What lies on a disk may change.
 
 
-def _photographs(key, where, split, resolution, skip_unreadable):
-  del where, skip_unreadable
-  if split not in ('train', 'test'):
-    raise errors.InputError(key, f'photographs, split {split}',
-                            "found the splits 'train' and 'test'", 'test'
-                            if split.startswith(('te', 'va')) else 'train')
-  return photographs.Photographs(split, resolution)
-
-
-class Folder(Source):
+class Folder:
   """Image files below a folder, in the order of their paths.
 
-  Where the folder has a subfolder named like a split (train, test, val, ...),
-  a split is the subfolder of its name. Otherwise all images are the split
-  'train', to be sliced: `train[:90%]`, `train[90%:]`.
+  If the folder has a subfolder named as the split, that is the split. If it
+  has none of the usual names, all its images are the split 'train', to be
+  sliced: `train[:90%]` and `train[90%:]`.
   """
 
-  def __init__(self, key, where, split, resolution, skip_unreadable):
+  def __init__(self, where, split, resolution, skip_unreadable):
     del resolution
     root = os.path.abspath(os.path.expanduser(where))
     if not os.path.isdir(root):
-      raise errors.InputError(key, f'folder:{where}', 'no such folder',
-                              _nearest_path(root))
+      raise errors.InputError('source', f'folder:{where}', 'no such folder',
+                              _nearest_path('folder', root))
     folders = sorted(e.name for e in os.scandir(root) if e.is_dir())
     named = [name for name in folders if name in _SPLITS]
     if split in folders:
       root = os.path.join(root, split)
     elif named or split != 'train':
       raise errors.InputError(
-          key, f'folder:{where}, split {split}', 'no subfolder of that name; '
-          f'found {_listed(folders, "subfolders")}',
-          errors.nearest(split, named) if named else 'train[90%:]')
-    self._root = root
-    files, others = [], collections.Counter()
-    known = _extensions()
-    for parent, children, names in os.walk(root):
-      children.sort()  # The walk's order, and with it the index, is fixed.
-      for name in sorted(names):
-        ending = os.path.splitext(name)[1].lower()
-        if ending in known:
-          files.append(os.path.relpath(os.path.join(parent, name), root))
-        else:
-          others[ending or 'no ending'] += 1
+          'split', split, f'folder:{where} has no subfolder of that name; '
+          f'found {_listed("subfolder", folders)}',
+          errors.nearest(split, named) if named
+          else "'train[90%:]', with config.data.split='train[:90%]'")
+    files, others = _walk(root)
     if not files:
-      found = ', '.join(f'{n} {e}' for e, n in others.most_common(5))
-      raise errors.InputError(
-          key, f'folder:{root}', 'holds no image; found '
-          + (f'files of other kinds ({found})' if found else 'no file'))
+      raise errors.InputError('source', f'folder:{root}',
+                              'holds no image; found '
+                              + _listed('other file', others))
     sizes = _scan(root, files)
-    self.unreadable = [f for f, size in zip(files, sizes) if size < 0]
-    self._files = [f for f, size in zip(files, sizes) if size >= 0]
-    if self.unreadable and not (skip_unreadable and self._files):
+    self.unreadable = tuple(f for f in files if f not in sizes)
+    self._root, self._files = root, list(sizes)
+    if self.unreadable and not (skip_unreadable and sizes):
       raise errors.InputError(
-          key, f'folder:{root}', f'{len(self.unreadable)} of {len(files)} '
-          f'images cannot be read: {_listed(self.unreadable, "files")}',
-          '--config.data.skip_unreadable=True' if self._files else None)
-    self.fingerprint = _hash(zip(self._files, (s for s in sizes if s >= 0)))
+          'source', f'folder:{root}', f'of {len(files)} images cannot be read: '
+          + _listed('file', self.unreadable),
+          '--config.data.skip_unreadable=True' if sizes else None)
+    self.fingerprint = _hash(*sizes.items())
 
   def __len__(self):
     return len(self._files)
@@ -130,49 +133,50 @@ class Folder(Source):
   def name(self, index):
     return os.path.join(self._root, self._files[index])
 
+  def group(self, index):
+    return index
 
-class ArrayRecords(Source):
+
+class ArrayRecords:
   """ArrayRecord files in the layout of `vitok.data.records`.
 
-  Files whose names give splits are chosen by them; files without are the
-  split 'train' together. A folder stands for all the files in it.
+  A folder stands for all such files in it. If their names give splits, a
+  split is the files of its name; files without are the split 'train'.
   """
+  unreadable = ()
 
-  def __init__(self, key, where, split, resolution, skip_unreadable):
+  def __init__(self, where, split, resolution, skip_unreadable):
     del resolution, skip_unreadable
+    from array_record.python import array_record_data_source  # Slow.
+    spec = f'array_record:{where}'
     pattern = where if '://' in where else os.path.abspath(
         os.path.expanduser(where))
     files = _glob(os.path.join(pattern, '*.array_record*')) or _glob(pattern)
     if not files:
-      folder = os.path.dirname(pattern)
+      folder = pattern if os.path.isdir(pattern) else os.path.dirname(pattern)
       found = os.listdir(folder) if os.path.isdir(folder) else ()
       raise errors.InputError(
-          key, f'array_record:{where}', 'no file of that name; found '
-          + _listed(sorted(found), f'files in {folder}'),
-          _nearest_path(pattern))
+          'source', spec, f'no such file; {folder} holds '
+          + _listed('entry', sorted(found)),
+          _nearest_path('array_record', pattern))
     splits = collections.defaultdict(list)
     for file in files:
       splits[records.split_of(file) or 'train'].append(file)
     if split not in splits:
       raise errors.InputError(
-          key, f'array_record:{where}, split {split}',
-          f'found the splits {", ".join(map(repr, splits))}',
-          'train[90%:]' if list(splits) == ['train']
-          else errors.nearest(split, splits))
-    from array_record.python import array_record_data_source  # Slow.
+          'split', split, f'{spec} has no files of that split; found '
+          + _listed('split', list(splits)), errors.nearest(split, splits))
+    self._names = [os.path.basename(file) for file in splits[split]]
     try:
       self._records = array_record_data_source.ArrayRecordDataSource(
           splits[split])
-      if not len(self._records):
-        raise ValueError('no record in it')
-      first = self._records[0]
-    except Exception as error:
-      raise errors.InputError(key, f'array_record:{where}',
-                              f'cannot be read: {error}') from error
-    records.check(key, f'array_record:{where}', first)
-    self._names = [os.path.basename(f) for f in splits[split]]
-    self.fingerprint = _hash([self._names, len(self), hashlib.sha256(
-        first).hexdigest()])
+      first = self._records[0] if len(self) else b''
+      records.verify(first)
+    except Exception as error:  # The reader's own kinds are not documented.
+      found = _listed('file', self._names)
+      raise errors.InputError('source', spec,
+                              f'cannot be read ({error}): {found}') from error
+    self.fingerprint = _hash(self._names, len(self), first)
 
   def __len__(self):
     return len(self._records)
@@ -182,126 +186,141 @@ class ArrayRecords(Source):
     return records.unpack(self._records[index])[0]
 
   def name(self, index):
-    file, position = self._records._reader_idx_and_position(index)
-    return f'{self._names[file]}, record {position}'
+    return f'record {index} of {_listed("file", self._names)}'
+
+  def group(self, index):
+    return index
 
 
-class Tfds(Source):
+class Tfds:
   """A TensorFlow data set prepared as ArrayRecord; images stay undecoded.
 
-  `NAME` is as TFDS takes it: `cifar10`, `imagenette/320px-v2`. It is looked
-  for where TFDS_DATA_DIR says, or in TFDS's own default place.
+  `NAME` is as TFDS takes it (`cifar10`, `imagenette/320px-v2`), looked for in
+  TFDS_DATA_DIR, or the path of a prepared version (`/data/cifar10/3.0.2`).
+  Reading uses numpy alone: TensorFlow is not imported.
   """
+  unreadable = ()
 
-  def __init__(self, key, where, split, resolution, skip_unreadable):
+  def __init__(self, where, split, resolution, skip_unreadable):
     del resolution, skip_unreadable
-    tfds = import_tfds()
-    self._name, self._split = where, split
+    import tensorflow_datasets as tfds  # Slow.
+    self._name, self._split = f'tfds:{where}', split
     try:
-      builder = tfds.builder(where)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
+      builder = (tfds.builder_from_directory(where) if os.path.isabs(where)
+                 else tfds.builder(where, file_format='array_record'))
+    except Exception as error:  # Several kinds, and their text fills a screen.
+      name, _, variant = where.partition('/')
+      near = errors.nearest(name, tfds.list_builders())
       raise errors.InputError(
-          key, f'tfds:{where}', 'TFDS has no data set of that name',
-          f'tfds:{errors.nearest(where, tfds.list_builders())}') from error
-    features = builder.info.features
-    if 'image' not in features:
-      raise errors.InputError(key, f'tfds:{where}',
-                              "its records have no feature 'image'; found "
-                              + _listed(list(features), 'features'))
-    decode = tfds.decode
+          'source', self._name, 'TFDS has no such data set, or no such '
+          'configuration of it' if variant else 'TFDS has no such data set',
+          f'tfds:{near}') from error
+    if 'image' not in builder.info.features:
+      raise errors.InputError(
+          'source', self._name, "its records have no feature 'image'; found "
+          + _listed('feature', list(builder.info.features)))
     try:
-      self._records = tfds.data_source(
-          where, split=split, decoders=decode.PartialDecoding(
-              {'image': True}, decoders={'image': decode.SkipDecoding()}))
-      if not len(self._records):
-        raise ValueError('no record in it')
+      self._records = builder.as_data_source(
+          split, decoders={'image': tfds.decode.SkipDecoding()})
+      len(self._records)
     except Exception as error:
-      known = list(builder.info.splits)
-      if known and split not in known:
+      found = list(builder.info.splits)
+      if found and split not in found:
         raise errors.InputError(
-            key, f'tfds:{where}, split {split}', 'no such split; found '
-            + _listed(known, 'splits'), errors.nearest(split, known)) from error
+            'split', split, f'{self._name} has no such split; found '
+            + _listed('split', found), errors.nearest(split, found)) from error
       raise errors.InputError(
-          key, f'tfds:{where}', f'is not prepared as ArrayRecord ({error})',
-          f'python tools/prepare_data.py tfds:{where}') from error
-    self.fingerprint = _hash([where, split, builder.info.version, len(self)])
+          'source', self._name, 'is not prepared as ArrayRecord in '
+          f'{builder.data_path}',
+          f'python tools/prepare_data.py {self._name}') from error
+    if (tf := sys.modules.get('tensorflow')) is not None:
+      tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+    self.fingerprint = _hash(builder.info.full_name, split, len(self))
 
   def __len__(self):
     return len(self._records)
 
   def read(self, index, rng):
     del rng
-    image = self._records[index]['image']
-    return image if isinstance(image, bytes) else np.asarray(image)[None]
+    return self._records[index]['image']
 
   def name(self, index):
-    return f'tfds:{self._name}, split {self._split}, record {index}'
+    return f'record {index} of {self._name}, split {self._split}'
+
+  def group(self, index):
+    return index
 
 
-_KINDS = {'photographs': _photographs, 'tfds': Tfds, 'folder': Folder,
-          'array_record': ArrayRecords}
+_KINDS = {
+    'photographs': lambda where, split, resolution, skip_unreadable:
+        photographs.Photographs(split, resolution),
+    'tfds': Tfds,
+    'folder': Folder,
+    'array_record': ArrayRecords,
+}
 
 
-def import_tfds():
-  """TFDS, imported late (seconds), with accelerators hidden from it."""
-  import tensorflow_datasets as tfds
-
-  from vitok import errors as _  # noqa: F401
-  return tfds
-
-
-def _extensions():
+def _walk(root):
+  """Paths of images below `root` in a fixed order, and of other files."""
   Image.init()
-  return {ending for ending, name in Image.EXTENSION.items()
-          if name in Image.OPEN and name not in _STUBS}
+  known = {ending for ending, form in Image.EXTENSION.items()
+           if form in Image.OPEN and form not in _STUBS}
+  files, others = [], []
+  for parent, folders, names in os.walk(root):
+    folders.sort()
+    for name in sorted(names):
+      images = os.path.splitext(name)[1].lower() in known
+      (files if images else others).append(
+          os.path.relpath(os.path.join(parent, name), root))
+  return files, others
 
 
 def _scan(root, files):
-  """Size of each file in bytes, -1 where its header cannot be read."""
-  from tqdm import tqdm
-
+  """{file: bytes} of those whose header can be read."""
   def size(file):
     path = os.path.join(root, file)
     try:
       with Image.open(path):
         return os.path.getsize(path)
     except Exception:  # Whatever is wrong with it, it is unreadable.
-      return -1
+      return None
 
   with concurrent.futures.ThreadPoolExecutor(16) as pool:
-    return list(tqdm(pool.map(size, files), f'index of {root}', len(files),
-                     unit=' files', delay=2))
+    sizes = list(tqdm.tqdm(pool.map(size, files), f'index of {root}',
+                           len(files), unit=' files', delay=2))
+  return {f: s for f, s in zip(files, sizes, strict=True) if s is not None}
 
 
 def _glob(pattern):
   if '://' not in pattern:
-    return sorted(f for f in glob.glob(pattern) if os.path.isfile(f))
+    return sorted(filter(os.path.isfile, glob.glob(pattern)))
   from etils import epath
-  folder = epath.Path(os.path.dirname(pattern))
-  return sorted(map(str, folder.glob(os.path.basename(pattern))))
+  folder, name = os.path.split(pattern)
+  return sorted(map(os.fspath, epath.Path(folder).glob(name)))
 
 
-def _hash(parts):
+def _hash(*parts):
   digest = hashlib.sha256()
   for part in parts:
     digest.update(repr(part).encode())
   return digest.hexdigest()
 
 
-def _listed(names, what):
-  """'3 subfolders (a, b, c)', shortened; 'no subfolders'."""
+def _listed(what, names):
+  """'3 files (a, b, c)', shortened; 'no file'."""
   if not names:
     return f'no {what}'
+  plural = what if len(names) == 1 else what.removesuffix('y') + (
+      'ies' if what.endswith('y') else 's')
   more = ', ...' if len(names) > 5 else ''
-  return f'{len(names)} {what} ({", ".join(names[:5])}{more})'
+  return f'{len(names)} {plural} ({", ".join(names[:5])}{more})'
 
 
-def _nearest_path(path):
-  """The entry most like a path in the nearest folder that exists."""
+def _nearest_path(kind, path):
+  """The entry most like a path, in the deepest folder of it that exists."""
   while not os.path.isdir(parent := os.path.dirname(path)):
     if parent == path:
       return None
     path = parent
-  entries = sorted(os.listdir(parent))
-  near = errors.nearest(os.path.basename(path), entries)
-  return near and os.path.join(parent, near)
+  near = errors.nearest(os.path.basename(path), sorted(os.listdir(parent)))
+  return near and f'{kind}:{os.path.join(parent, near)}'

@@ -2,7 +2,7 @@
 
 The grammar and the rounding are those of TensorFlow Datasets, for every kind
 of source: percentages round to the nearest record, negative bounds count from
-the end, bounds past the end of the split are cut to it.
+the end, and a bound outside the split is refused.
 """
 
 import dataclasses
@@ -10,19 +10,28 @@ import re
 
 from vitok import errors
 
-_SPLIT = re.compile(r'(?P<name>[\w-]+)(\[(?P<low>[^:\]]*):(?P<high>[^:\]]*)\])?')
-_BOUND = re.compile(r'(?P<value>-?\d+(\.\d+)?)(?P<unit>%?)')
+_SPLIT = re.compile(r'([\w-]+)(?:\[([^:\]]*):([^:\]]*)\])?')
+_BOUND = re.compile(r'-?(\d+|\d+(\.\d+)?%)')
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """A split's name and the bounds of its slice (`''`: an open end)."""
+  """A split of a source, or a slice of one.
+
+  Attributes:
+    name: of the whole split.
+    low, high: bounds of the slice as they were written; '' is an open end.
+  """
   name: str
   low: str = ''
   high: str = ''
 
   def range(self, count: int) -> range:
-    """The records of this slice among the `count` of the whole split."""
+    """The records of this slice, among `count` in the whole split.
+
+    Raises:
+      ValueError: for a bound outside the split.
+    """
     low = _absolute(self.low, count) if self.low else 0
     high = _absolute(self.high, count) if self.high else count
     return range(low, max(low, high))
@@ -39,22 +48,17 @@ def parse(key: str, text: str) -> Split:
     errors.InputError: if the text does not have that form.
   """
   match = _SPLIT.fullmatch(text.strip())
-  bounds = [b.strip() for b in match.group('low', 'high') if b] if match else ()
-  if not match or not all(_BOUND.fullmatch(bound) for bound in bounds):
+  name, low, high = match.groups(default='') if match else ('', '', '')
+  if not match or not all(
+      _BOUND.fullmatch(bound.strip()) for bound in (low, high) if bound):
     raise errors.InputError(key, text, 'is not a split or a slice of one',
-                            "'train', 'train[:90%]', 'train[100:200]'")
-  for bound in bounds:
-    if '.' in bound and not bound.endswith('%'):
-      raise errors.InputError(key, text, f'{bound} is not a whole number',
-                              text.replace(bound, bound.split('.')[0]))
-  low, high = ((match[side] or '').strip() for side in ('low', 'high'))
-  return Split(match['name'], low, high)
+                            "'train[:90%]' or 'train[100:200]'")
+  return Split(name, low.strip(), high.strip())
 
 
 def _absolute(bound, count):
-  match = _BOUND.fullmatch(bound)
-  value = float(match['value'])
-  if match['unit']:
-    value = value * count / 100
-  value = round(value)
-  return min(max(value + count if value < 0 else value, 0), count)
+  percent = bound.endswith('%')
+  value = (round(float(bound[:-1]) * count / 100) if percent else int(bound))
+  if not -count <= value <= count:
+    raise ValueError(f'{bound} is outside its {count} records')
+  return value + count if bound.startswith('-') else value

@@ -1,140 +1,162 @@
 """From an undecoded record to pixels: pure functions of element and generator.
 
-A crop is a function `(height, width, rng, options) -> (top, left, height,
-width)`; it is drawn from the size alone, before any pixel is decoded, so that
-a JPEG can be decoded at the scale that the crop needs. Elements are uint8
-arrays (T, H, W, 3); an image has one frame.
+An element is a uint8 array (T, H, W, 3); an image has one frame. A crop is a
+function (height, width, rng) -> (top, left, height, width): it needs the size
+alone, so it is drawn before any pixel is decoded, and a JPEG is decoded no
+larger than its crop needs.
 
-Rules: grey images become three equal channels; transparent pixels are laid on
-white; 16-bit values are divided by 257; palettes, CMYK, YCbCr and Lab are
-converted by Pillow; of an animation the first frame is taken; the EXIF
-orientation is ignored, as most loaders do.
+Images become RGB by these rules: grey gives three equal channels; transparent
+pixels are laid on white; 16-bit values are divided by 257; palettes, CMYK,
+YCbCr and Lab are converted by Pillow; of an animation the first frame is
+taken; an EXIF orientation is ignored; float pixels are refused.
 """
 
+import functools
 import io
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 FILTERS = {f.name.lower(): f for f in Image.Resampling}
+CROPS = ('random_resized', 'center', 'resize')
+
+Box = tuple[int, int, int, int]  # (top, left, height, width), in pixels.
 
 
-def random_resized(height, width, rng, scale, ratio):
-  """A box of random area and aspect, as in Inception's training.
+def crop(name: str, scale: tuple[float, float] = (1., 1.),
+         ratio: tuple[float, float] = (1., 1.)):
+  """The crop function of a name in `CROPS`; see the functions below."""
+  return {'random_resized': functools.partial(random_resized, scale=scale,
+                                              ratio=ratio),
+          'center': center, 'resize': whole}[name]
+
+
+def random_resized(height: int, width: int, rng: np.random.Generator, *,
+                   scale: tuple[float, float],
+                   ratio: tuple[float, float]) -> Box:
+  """A box of random area, aspect and place, as Inception was trained with.
 
   Args:
-    height, width: of the image, in pixels.
+    height: of the image, in pixels.
+    width: of the image, in pixels.
     rng: generator.
     scale: lowest and highest share of the image's area.
     ratio: lowest and highest width / height, drawn log-uniformly.
 
   Returns:
-    (top, left, height, width); the largest centred box of an allowed aspect
-    if ten draws do not fit.
+    The box; after ten draws that do not fit, the largest centred one of an
+    allowed aspect.
   """
   low, high = math.log(ratio[0]), math.log(ratio[1])
   for _ in range(10):
-    u, v, y, x = rng.random(4)
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * u)
-    aspect = math.exp(low + (high - low) * v)
-    w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-    if 0 < w <= width and 0 < h <= height:
+    area, aspect, y, x = rng.random(4).tolist()
+    area = (scale[0] + (scale[1] - scale[0]) * area) * height * width
+    aspect = math.exp(low + (high - low) * aspect)
+    h, w = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+    if 0 < h <= height and 0 < w <= width:
       return int(y * (height - h + 1)), int(x * (width - w + 1)), h, w
   aspect = min(max(width / height, ratio[0]), ratio[1])
-  w = max(1, min(width, round(height * aspect)))
   h = max(1, min(height, round(width / aspect)))
+  w = max(1, min(width, round(height * aspect)))
   return (height - h) // 2, (width - w) // 2, h, w
 
 
-def center(height, width, rng=None, scale=None, ratio=None):
-  """The largest centred square."""
+def center(height: int, width: int, rng: Any = None) -> Box:
+  """The largest centred square: resize the short side, crop the long one."""
+  del rng
   side = min(height, width)
   return (height - side) // 2, (width - side) // 2, side, side
 
 
-def whole(height, width, rng=None, scale=None, ratio=None):
+def whole(height: int, width: int, rng: Any = None) -> Box:
   """The whole image; resizing it to a square changes its aspect."""
+  del rng
   return 0, 0, height, width
 
 
-CROPS = {'random_resized': random_resized, 'center': center, 'resize': whole}
+def random_flip(image_TxHxWxC: np.ndarray,
+                rng: np.random.Generator) -> np.ndarray:
+  """The image or, half of the time, its mirror image."""
+  return image_TxHxWxC[:, :, ::-1] if rng.random() < .5 else image_TxHxWxC
 
 
-def resize(image_TxHxWx3, box, size: int, name: str) -> np.ndarray:
-  """Crops and resizes each frame.
+def resize(image_TxHxWxC: np.ndarray, box: Box, size: int,
+           name_of_filter: str) -> np.ndarray:
+  """Crops each frame and resizes it.
 
   Args:
-    image_TxHxWx3: uint8.
-    box: (top, left, height, width) in pixels.
+    image_TxHxWxC: uint8, C = 3.
+    box: what to keep.
     size: side of the result.
-    name: of Pillow's filter; all but `nearest` are antialiased.
+    name_of_filter: Pillow's; all but `nearest` are antialiased.
 
   Returns:
-    uint8 (T, size, size, 3); unchanged pixels where the box has that size.
+    uint8 (T, size, size, C); the same pixels where the box has that size.
   """
   top, left, height, width = box
-  image = image_TxHxWx3[:, top:top + height, left:left + width]
+  image = image_TxHxWxC[:, top:top + height, left:left + width]
   if (height, width) == (size, size):
     return image
   return np.stack([np.asarray(Image.fromarray(frame).resize(
-      (size, size), FILTERS[name])) for frame in image])
+      (size, size), FILTERS[name_of_filter])) for frame in image])
 
 
-def decode(data: bytes, crop, size: int, name: str, *, draft: bool):
+def decode(data: bytes, crop_of: Any, rng: np.random.Generator | None,
+           size: int, name_of_filter: str, *, fast: bool) -> np.ndarray:
   """Decodes an image file, crops it and resizes it.
 
   Args:
-    data: the file's bytes, in any format that Pillow reads.
-    crop: function (height, width) -> box.
-    size, name: as in `resize`.
-    draft: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, the
-      smallest that still holds the crop at `size`. Several times faster; for
-      training only, since pixels differ a little from a full decode.
+    data: the bytes of a file in any format that Pillow reads.
+    crop_of: crop function.
+    rng: its generator.
+    size: as in `resize`.
+    name_of_filter: as in `resize`.
+    fast: whether a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, the
+      least that still holds the crop at `size`. Several times faster, and for
+      training only: the pixels differ a little from those of a full decode.
 
   Returns:
     uint8 (1, size, size, 3).
 
   Raises:
-    Exception: whatever Pillow raises for a file that it cannot read.
+    Exception: of the kinds that Pillow raises for what it cannot read.
   """
   with Image.open(io.BytesIO(data)) as image:
     width, height = image.size
-    top, left, h, w = crop(height, width)
-    if draft and image.format == 'JPEG' and min(h, w) >= 2 * size:
+    top, left, h, w = crop_of(height, width, rng)
+    if fast and image.format == 'JPEG':
       image.draft(None, (math.ceil(width * size / w),
                          math.ceil(height * size / h)))
     image = to_rgb(image)
-    if (h, w) == (size, size):
-      image = image.crop((left, top, left + w, top + h))
-    else:
-      x, y = image.width / width, image.height / height
-      image = image.resize((size, size), FILTERS[name], box=(
-          left * x, top * y, (left + w) * x, (top + h) * y))
-    return np.asarray(image)[None]
+  if (h, w) == (size, size):
+    image = image.crop((left, top, left + w, top + h))
+  else:
+    x, y = image.width / width, image.height / height  # Below 1 if drafted.
+    image = image.resize((size, size), FILTERS[name_of_filter], box=(
+        left * x, top * y, (left + w) * x, (top + h) * y))
+  return np.asarray(image)[None]
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-  """Any image as RGB, by the rules at the top of this file."""
-  if image.mode == 'RGB':
-    return image
-  if image.mode.startswith('I'):  # 16 bits, some of them held in 32.
-    values = np.clip(np.asarray(image), 0, 65535)
-    return Image.fromarray(np.uint8(np.rint(values / 257))).convert('RGB')
+  """Any image as RGB, decoded, by the rules at the top of this file."""
   if image.mode == 'F':
     raise ValueError('float pixels have no stated range')
-  if 'A' in image.mode or 'a' in image.mode or 'transparency' in image.info:
+  if image.mode.startswith('I'):  # 16 bits, at times in 32.
+    values = np.clip(np.asarray(image), 0, 65535)
+    image = Image.fromarray(np.uint8(np.rint(values / 257)))
+  if image.mode in ('LA', 'La', 'PA', 'RGBA', 'RGBa') or (
+      'transparency' in image.info):
     image = image.convert('RGBA')
-    white = Image.new('RGBA', image.size, 'white')
-    return Image.alpha_composite(white, image).convert('RGB')
+    image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
   return image.convert('RGB')
 
 
-def to_float(image_u8, xp=np):
-  """uint8 0..255 -> float32 -1..1, equal on every device.
+def to_float(image_u8: Any, xp: Any = np) -> Any:
+  """uint8 0..255 to float32 -1..1, bit for bit the same on every device.
 
-  Twice the value minus 255 is exact, so the result is rounded once whatever a
-  compiler fuses. `xp` is numpy or jax.numpy.
+  Doubling and subtracting are exact in float32, so there is one rounding,
+  whatever a compiler fuses. `xp` is numpy or jax.numpy.
   """
-  doubled = 2 * image_u8.astype(xp.float32) - 255
-  return doubled * xp.float32(1 / 255)
+  return (2 * image_u8.astype(xp.float32) - 255) * xp.float32(1 / 255)

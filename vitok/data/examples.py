@@ -1,0 +1,162 @@
+"""From the number of a record to an example: read, crop, resize, flip.
+
+Runs in threads and worker processes. An example is {'image' uint8 (T, H, W,
+3), 'mask', 'index', 'group', 'skipped'}; `skipped` counts the records that
+gave way to it, which is how names of unreadable files get back to the process
+that reports them.
+"""
+
+import bisect
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vitok import errors
+from vitok.data import sources, splits, transforms
+
+PAD = -1  # Number of the record that a row of padding holds.
+
+
+class UnreadableError(RuntimeError):
+  """A record that was in the index cannot be decoded; its name is given."""
+
+
+class Examples:
+  """The records of one split of several sources, numbered through.
+
+  Records of the second source follow the last of the first, so a number is an
+  example's `index`, and a source's groups are numbered from its first record.
+
+  Args:
+    keys: config keys of the sources and of the split, for messages.
+    names: the sources.
+    split: a split with an optional slice, the same of every source.
+    size: side of an example's image.
+    crop: function (height, width, rng) -> box.
+    name_of_filter: of `transforms.FILTERS`.
+    flip: whether half of the training examples are mirrored.
+    skip_unreadable: whether unreadable records give way.
+
+  Attributes:
+    ranges: the numbers of each source's records.
+    unreadable: files left out of the indices when they were built.
+    fingerprint: hash of indices and ranges.
+  """
+
+  def __init__(self, keys: tuple[str, str], names: Sequence[str], split: str,
+               *, size: int, crop: Callable, name_of_filter: str,
+               flip: bool = False, skip_unreadable: bool = False):
+    chosen = splits.parse(keys[1], split)
+    self._size, self._crop, self._filter = size, crop, name_of_filter
+    self._flip, self._skip = flip, skip_unreadable
+    self._sources, self._starts, self.ranges, end = [], [], [], 0
+    for name in names:
+      try:
+        source = sources.open_source(name, chosen.name, size, skip_unreadable)
+        records = chosen.range(len(source))
+        if not records:
+          raise ValueError(f'holds none of its {len(source)} records')
+      except errors.InputError as error:
+        raise errors.InputError(keys[error.key == 'split'], error.value,
+                                error.reason, error.nearest) from error
+      except ValueError as error:
+        raise errors.InputError(keys[1], split, f'{name}: {error}',
+                                chosen.name) from error
+      self._sources.append(source)
+      self._starts.append(end)
+      self.ranges.append(range(end + records.start, end + records.stop))
+      end += len(source)
+    self.unreadable = [f for source in self._sources for f in source.unreadable]
+    self.fingerprint = hashlib.sha256(repr([
+        (source.fingerprint, numbers) for source, numbers
+        in zip(self._sources, self.ranges, strict=True)]).encode()).hexdigest()
+
+  def train(self, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    """An augmented example; an unreadable record gives way to its successor.
+
+    Raises:
+      UnreadableError: the record cannot be decoded and may not be skipped, or
+        no record can.
+    """
+    numbers = self._range(number)
+    for skipped in range(len(numbers) if self._skip else 1):
+      try:
+        return self._example(_after(numbers, number, skipped), rng, skipped)
+      except UnreadableError as error:
+        last = error
+    raise last
+
+  def evaluate(self, number: int) -> dict[str, Any]:
+    """An example; padding, and what is unreadable, has mask False."""
+    if number != PAD:
+      try:
+        return self._example(number, None, 0)
+      except UnreadableError:
+        if not self._skip:
+          raise
+    return _example(np.zeros((1, self._size, self._size, 3), np.uint8),
+                    False, number, PAD, int(number != PAD))
+
+  def overlaps(self, other: 'Examples') -> bool:
+    """Whether some record is in both."""
+    def held(examples):
+      return {(source.fingerprint, start): numbers for source, start, numbers
+              in zip(examples._sources, examples._starts, examples.ranges,
+                     strict=True)}
+    mine, theirs = held(self), held(other)
+    return any(fingerprint == another and max(
+        a.start - start, b.start - begin) < min(a.stop - start, b.stop - begin)
+        for (fingerprint, start), a in mine.items()
+        for (another, begin), b in theirs.items())
+
+  def name(self, number: int) -> str:
+    """What messages call a record."""
+    source, index = self._find(number)
+    return source.name(index)
+
+  def names_skipped(self, number: int, mask: bool, skipped: int) -> list[str]:
+    """Names of the records that gave way to an example."""
+    if not mask:
+      return [self.name(number)]
+    return [self.name(_after(self._range(number), number, -back))
+            for back in range(skipped, 0, -1)]
+
+  def _find(self, number):
+    which = bisect.bisect(self._starts, number) - 1
+    return self._sources[which], number - self._starts[which]
+
+  def _range(self, number):
+    return self.ranges[bisect.bisect(self._starts, number) - 1]
+
+  def _example(self, number, rng, skipped):
+    source, index = self._find(number)
+    try:
+      image = source.read(index, rng)
+      if isinstance(image, bytes):
+        image = transforms.decode(image, self._crop, rng, self._size,
+                                  self._filter, fast=rng is not None)
+      else:
+        box = self._crop(*image.shape[1:3], rng)
+        image = transforms.resize(image, box, self._size, self._filter)
+    except MemoryError:
+      raise
+    except Exception as error:  # Pillow raises many kinds for broken files.
+      raise UnreadableError(f'{source.name(index)}: {type(error).__name__}: '
+                            f'{error}') from error
+    if rng is not None and self._flip:
+      image = transforms.random_flip(image, rng)
+    group = source.group(index) + number - index
+    return _example(image, True, number, group, skipped)
+
+
+def _example(image_TxHxWxC, mask, index, group, skipped):
+  return {'image': image_TxHxWxC, 'mask': np.bool_(mask),
+          'index': np.int32(index), 'group': np.int32(group),
+          'skipped': np.int32(skipped)}
+
+
+def _after(numbers, number, steps):
+  """The record so many steps after (or before) one, around the end."""
+  return numbers[(number - numbers.start + steps) % len(numbers)]
