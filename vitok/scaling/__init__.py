@@ -1,25 +1,18 @@
 """From finished runs to scaling laws: load, fit, judge, draw, report.
 
-Needs numpy, scipy and matplotlib alone, so that a notebook elsewhere can open
-a sweep without installing what trained it:
+Needs numpy, scipy, matplotlib and etils alone, so that a notebook elsewhere
+can open a sweep without installing what trained it:
 
-  from vitok import scaling
-  found = scaling.analyse('gs://bucket/sweep')
+  from vitok.scaling import analysis, figures
+  found = analysis.analyse('gs://bucket/sweep')
   for verdict in found.verdicts:
     print(verdict.claim.text, verdict.word, verdict.reason)
-  scaling.figures.law(found, 'code_floats')
+  figures.law(found, 'code_floats')
+
+claims     what is judged, by which numbers; what a sweep's files hold
+runs       reads a sweep's workdir      table     a row per unit
+bootstrap  seeds and images drawn anew  fits      laws, tests of fit
+checks     converged? tuned? repeated?  verdicts  one of four per claim
+analysis   all of it at once            report    HTML, PNGs, CSV, JSON
+figures, panels, style, published       what is drawn
 """
-
-from vitok.scaling import figures, panels, style
-from vitok.scaling.analysis import Analysis, analyse
-from vitok.scaling.claims import Claim, fingerprint, parse
-from vitok.scaling.fits import smallest_effect
-from vitok.scaling.page import to_json, write
-from vitok.scaling.runs import load_runs
-from vitok.scaling.table import rows, to_csv
-
-__all__ = [
-    'Analysis', 'Claim', 'analyse', 'figures', 'fingerprint', 'load_runs',
-    'panels', 'parse', 'rows', 'smallest_effect', 'style', 'to_csv', 'to_json',
-    'write',
-]

@@ -7,11 +7,11 @@ import base64
 import dataclasses
 import html
 import json
-import os
 
 import numpy as np
 from etils import epath
 
+from vitok import files
 from vitok.scaling import (
     analysis,
     bootstrap,
@@ -66,15 +66,14 @@ def write(workdir, *, note: str = '',
   """
   found = analysis.analyse(workdir, count=count)
   folder = epath.Path(workdir) / 'report'
-  folder.mkdir(parents=True, exist_ok=True)
   drawn = {name: style.png(figure) for name, figure in _figures(found).items()
            if figure is not None}
   for name, data in drawn.items():
-    _replace(folder / f'{name}.png', data)
-  _replace(folder / 'results.csv', table.to_csv(found.rows).encode())
+    files.write_bytes(folder / f'{name}.png', data)
+  files.write_bytes(folder / 'results.csv', table.to_csv(found.rows).encode())
   summary = json.dumps(to_json(found), indent=1, allow_nan=False)
-  _replace(folder / 'report.json', summary.encode())
-  _replace(folder / 'index.html', _page(found, drawn, note).encode())
+  files.write_bytes(folder / 'report.json', summary.encode())
+  files.write_bytes(folder / 'index.html', _page(found, drawn, note).encode())
   return folder / 'index.html'
 
 
@@ -286,12 +285,14 @@ def _cost(found):
     price = found.sweep.price
     ratio = (sum(row['seconds'] for row in priced)
              / sum(row['priced_seconds'] for row in priced))
-    text += (f'They were priced for {price.get("device")} at an efficiency of '
-             f'{price.get("efficiency")}; cost over price is {ratio:.2f}. ')
+    devices = price.get('devices', 1)
+    text += (f'They were priced for {devices} x {price.get("device")} at an '
+             f'efficiency of {price.get("efficiency")}; cost over price is '
+             f'{ratio:.2f}. ')
     if price.get('peak_flops') and steps:
-      done = sum(row['train_flops'] for row in rows)
-      text += (f'Training steps reached {done / steps / price["peak_flops"]:.0%} '
-               'of its peak.')
+      speed = sum(row['train_flops'] for row in rows) / steps
+      text += ('Training steps reached '
+               f'{speed / devices / price["peak_flops"]:.0%} of the peak.')
   return f'<h2>Price against cost</h2><p>{html.escape(text)}</p>'
 
 
@@ -314,13 +315,3 @@ def _table(head, rows):
                   + '</tr>' for row in rows)
   titles = ''.join(f'<th>{html.escape(name)}</th>' for name in head)
   return f'<table><tr>{titles}</tr>{lines}</table>'
-
-
-def _replace(path, data):
-  """Writes a file that is never seen half-written; `gs://` publishes whole."""
-  if '://' in os.fspath(path):
-    path.write_bytes(data)
-    return
-  part = path.with_name(f'.{path.name}.{os.getpid()}')
-  part.write_bytes(data)
-  part.replace(path)
