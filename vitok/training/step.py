@@ -43,9 +43,9 @@ def init(task: base.Task, config, run: Run) -> base.State:
   opt, ema = {}, {}
   for player in task.players:
     mine = params.get(player.name)
-    transform = _transform(config, run, player, mine)
-    opt[player.name] = None if mine is None else transform.init(mine)
-    ema[player.name] = None
+    opt[player.name] = ema[player.name] = None
+    if mine is not None:
+      opt[player.name] = _transform(config, run, player, mine).init(mine)
     if player.ema_decay:  # A copy: donated buffers may not be shared.
       ema[player.name] = jax.tree.map(jnp.copy, mine)
   return base.State(step=jnp.zeros((), jnp.int32), params=params, opt=opt,
@@ -95,7 +95,7 @@ def make(task: base.Task, config) -> Callable[..., tuple[base.State, dict]]:
         finite &= jnp.isfinite(value).all()
       if result.grads is None:
         continue
-      norm = optax.global_norm(result.grads)
+      norm = optax.tree.norm(result.grads)
       metrics[f'{prefix}gradient_norm'] = norm
       finite &= jnp.isfinite(norm)
       transform = _transform(config, run, player, boxed[name])
