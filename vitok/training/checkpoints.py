@@ -184,7 +184,6 @@ class Checkpoints:
       if jax.process_index() == 0:
         manifest.write(path)
         self._prune(int(path.name))
-        self._write_journal([])
     except BaseException as error:  # pylint: disable=broad-except
       self._error = error
 
@@ -207,12 +206,14 @@ class Checkpoints:
     self._delete([s for s in steps if s not in kept])
 
   def _delete(self, steps):
+    """Manifest first, so that a kill leaves nothing that looks whole."""
     self._write_journal(steps)
     for step in steps:
       path = self.directory / str(step)
       (path / manifest.NAME).unlink(missing_ok=True)
       path.rmtree()
       self._damaged.discard(step)
+    self._write_journal([])
 
   def _write_journal(self, steps):
     files.write_text(self._journal, json.dumps(sorted(steps)))
