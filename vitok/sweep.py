@@ -27,6 +27,7 @@ from etils import epath  # noqa: E402
 from vitok import config as config_lib  # noqa: E402
 from vitok import errors, files, sizes, sweeps  # noqa: E402
 from vitok.sweeps import emit as emit_lib  # noqa: E402
+from vitok.sweeps import status as status_lib  # noqa: E402
 from vitok.sweeps import text  # noqa: E402
 
 
@@ -121,11 +122,7 @@ def emit(experiment, flags, options):
 def status(experiment, flags, options):
   """`status`: a row per unit; with --check also an exit code."""
   del options
-  from vitok.sweeps import run as run_lib
-  from vitok.sweeps import status as status_lib
-  chosen = [unit.name for unit in run_lib.select(experiment, flags.index)]
-  states = [state for state in status_lib.read(experiment, _workdir(flags))
-            if state.unit in chosen]
+  states = status_lib.read(experiment, _workdir(flags), flags.index)
   print(text.table(
       ('unit', 'state', 'step', 'loss', 'PSNR', 'left', ''),
       [(one.unit, one.state, f'{one.step}/{one.steps}',

@@ -5,6 +5,6 @@ and `emit` need nothing more.
 """
 
 from vitok.sweeps.design import Point, common, expand
-from vitok.sweeps.experiment import Experiment, Unit, load
+from vitok.sweeps.experiment import Experiment, Unit, load, record
 
-__all__ = ['Experiment', 'Point', 'Unit', 'common', 'expand', 'load']
+__all__ = ['Experiment', 'Point', 'Unit', 'common', 'expand', 'load', 'record']

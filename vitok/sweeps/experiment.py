@@ -15,6 +15,7 @@ import dataclasses
 import json
 import pathlib
 import re
+from collections.abc import Iterable
 
 from etils import epath
 
@@ -22,6 +23,8 @@ from vitok import config as config_lib
 from vitok import errors, files
 
 DEFAULT_PRESET = 'cpu'
+# Files of a unit's workdir: it has finished; it has failed, and why.
+DONE, FAILED = 'DONE', 'FAILED'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,17 +75,21 @@ class Experiment:
     config_lib.override(base, unit.overrides)
     return config_lib.override(base, self.overrides).lock()
 
-  def unit(self, name: str) -> Unit:
-    """The unit of that name.
+  def select(self, indices: Iterable[int] | None) -> tuple[Unit, ...]:
+    """The units with these indices, all if None.
 
     Raises:
-      InputError: there is none, with the nearest one.
+      InputError: there is no unit with such an index.
     """
-    names = [unit.name for unit in self.units]
-    if name not in names:
-      raise errors.InputError('--unit', name, f'is no unit of {self.name}',
-                              errors.nearest(name, names))
-    return self.units[names.index(name)]
+    if indices is None:
+      return self.units
+    chosen, last = tuple(indices), len(self.units) - 1
+    for index in chosen:
+      if not 0 <= index <= last:
+        raise errors.InputError(
+            '--index', index, f'units of {self.name}:{self.preset} are '
+            f'0 to {last}', min(max(index, 0), last))
+    return tuple(self.units[index] for index in chosen)
 
   def record(self) -> dict:
     """What `sweep.json` holds (schema: `vitok.scaling.claims`)."""

@@ -20,12 +20,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from etils import epath
 
-from vitok import errors, files, validation
+from vitok import files, validation
 from vitok.sweeps import price as price_lib
 from vitok.sweeps import text
-from vitok.sweeps.experiment import Experiment, record
-
-DONE, FAILED = 'DONE', 'FAILED'
+from vitok.sweeps.experiment import DONE, FAILED, Experiment, record
 
 
 @dataclasses.dataclass
@@ -58,7 +56,7 @@ def run_units(experiment: Experiment, workdir, *,
     InputError: before the first unit starts, for an unknown index, a config
       that cannot run or a workdir of another sweep.
   """
-  units = select(experiment, indices)
+  units = experiment.select(indices)
   configs = [experiment.resolve(unit) for unit in units]
   for config in configs:
     validation.check(config)
@@ -88,23 +86,6 @@ def run_units(experiment: Experiment, workdir, *,
     progress.end(number)
     outcome.done.append(unit.name)
   return outcome
-
-
-def select(experiment: Experiment, indices: Iterable[int] | None):
-  """The units with these indices, all if None.
-
-  Raises:
-    InputError: there is no unit with such an index.
-  """
-  units = experiment.units
-  if indices is None:
-    return units
-  for index in (indices := tuple(indices)):
-    if not 0 <= index < len(units):
-      raise errors.InputError(
-          '--index', index, f'{experiment.name}:{experiment.preset} has '
-          f'{len(units)} units', min(max(index, 0), len(units) - 1))
-  return tuple(units[index] for index in indices)
 
 
 def run_processes(experiment: Experiment, workdir, jobs: int,

@@ -7,11 +7,11 @@ on a cluster through a shared folder or `gs://`.
 import dataclasses
 import json
 import time
+from collections.abc import Iterable
 
 from etils import epath
 
-from vitok.sweeps.experiment import Experiment, Unit
-from vitok.sweeps.run import DONE, FAILED
+from vitok.sweeps.experiment import DONE, FAILED, Experiment, Unit
 
 STATES = ('pending', 'running', 'done', 'failed')
 # A running unit writes its log at least this often, in seconds, unless it
@@ -43,23 +43,26 @@ class State:
 
 
 def read(experiment: Experiment, workdir,
+         indices: Iterable[int] | None = None,
          now: float | None = None) -> list[State]:
-  """The state of every unit, in their order.
+  """The state of units, in their order.
 
   Args:
     experiment: whose units.
     workdir: of the sweep; it need not exist yet.
+    indices: which units; all by default.
     now: seconds since the epoch; the present by default.
+
+  Raises:
+    InputError: there is no unit with such an index.
   """
   now = time.time() if now is None else now
   return [_one(experiment, unit, epath.Path(workdir) / unit.name, now)
-          for unit in experiment.units]
+          for unit in experiment.select(indices)]
 
 
 def _one(experiment: Experiment, unit: Unit, folder, now) -> State:
-  steps = int(experiment.overrides.get(
-      'total_steps', unit.overrides.get('total_steps', 0))
-              or experiment.resolve(unit).total_steps)
+  steps = experiment.resolve(unit).total_steps
   lines, written = _log(folder / 'metrics.jsonl')
   newest = {key: value for line in lines for key, value in line.items()}
   step = lines[-1]['step'] if lines else 0

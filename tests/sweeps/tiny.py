@@ -1,0 +1,28 @@
+"""An experiment of three small units on the embedded photographs, for tests.
+
+Two seeds share a compiled step; the third unit has another code.
+"""
+
+from vitok import sweeps
+
+PRESETS = {'cpu': dict(steps=2), 'gpu1': dict(steps=4)}
+
+CLAIMS = (dict(
+    name='code_size_sets_quality', rule='slope_above', x='code_floats',
+    margin=1.0, text='A doubling of E is worth more than 1 dB.'),)
+
+COMMON = {
+    'model.decoder.depth': 1, 'model.encoder.width': 48,
+    'model.decoder.width': 48, 'data.resolution': 16, 'batch_size': 4,
+    'evaluation.batch_size': 8, 'evaluation.count': 12, 'evaluation.every': 0,
+    'evaluation.grid': 2, 'evaluation.coded': 0, 'logging.every': 1,
+    'logging.tensorboard': False,
+}
+
+
+def units(preset):
+  for point in (
+      sweeps.Point('p8c4', {'model.name': 'A-A/1x8x4', **COMMON}, 1e-3),
+      sweeps.Point('p8c8', {'model.name': 'A-A/1x8x8', **COMMON}, 1e-3)):
+    yield from sweeps.expand([point], steps=PRESETS[preset]['steps'],
+                             seeds={'p8c4': 2})
