@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from vitok import config as config_lib
+from vitok import errors
 from vitok.training import checkpoints
 
 TINY = {
@@ -38,7 +39,7 @@ def lines(workdir, clock=False):
 
 
 def leaves(workdir, step=None):
-  """{path: array} of the parameters, optimizer and average of a checkpoint."""
+  """{path: array} of what a checkpoint holds of the state."""
   found = {}
 
   def visit(prefix, tree):
@@ -47,8 +48,12 @@ def leaves(workdir, step=None):
         visit(f'{prefix}/{name}', value)
     else:
       found[prefix] = np.asarray(tree)
-  for field in ('params', 'opt', 'ema'):
-    visit(field, checkpoints.restore_params(workdir, step=step, field=field)[0])
+  for field in ('params', 'opt', 'ema', 'stats'):
+    try:
+      visit(field, checkpoints.restore_params(
+          workdir, step=step, field=field)[0])
+    except errors.InputError:
+      pass  # This task has none.
   return found
 
 

@@ -78,7 +78,7 @@ class KMeans(Toy):
     self.players = (base.Player('codebook', self.assign),)
 
   def init(self, key):
-    sums = jnp.linspace(-1, 1, 4)[:, None] * jnp.ones(3)
+    sums = jnp.linspace(0.7, 1, 4)[:, None] * jnp.ones(3)  # Far off.
     return {}, {'codebook': {'sums': sums, 'counts': jnp.ones(4)}}
 
   def assign(self, state, frozen, batch, key, carry):
