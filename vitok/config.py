@@ -99,7 +99,8 @@ def default():
           fsdp_min_size=2**16,  # Smaller parameters stay whole, in numbers.
       ),
       checkpoint=dict(every=1_000, keep=2, keep_every=0),
-      logging=dict(every=50, tensorboard=True),
+      # watchdog: seconds without a step until stacks are printed; 0: never.
+      logging=dict(every=50, tensorboard=True, watchdog=1800),
       profile=dict(first=0, steps=0),  # A trace of `steps` steps; 0: none.
   )).lock()
 
@@ -173,7 +174,14 @@ def load(spec):
   module = load_module(path, '--config')
   if not hasattr(module, 'get_config'):
     raise errors.InputError('--config', path, 'defines no get_config(arg)')
-  config = module.get_config(*([arg] if arg else []))
+  try:
+    config = module.get_config(*([arg] if arg else []))
+  except errors.InputError:
+    raise
+  except Exception as error:  # Whatever the user's function does wrong.
+    raise errors.InputError(
+        '--config', spec, f'fails: {type(error).__name__}: {error}'
+    ) from error
   expected, actual = set(flatten(default())), set(flatten(config))
   if expected != actual:
     odd = sorted(expected ^ actual)[0]

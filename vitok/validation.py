@@ -46,6 +46,7 @@ _RANGES = {
     'checkpoint.keep': (1, math.inf),
     'checkpoint.keep_every': (0, math.inf),
     'logging.every': (1, math.inf),
+    'logging.watchdog': (0, math.inf),
     'profile.first': (0, math.inf),
     'profile.steps': (0, 1000),
 }

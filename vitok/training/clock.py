@@ -22,14 +22,14 @@ class Clock:
 
   def __init__(self):
     self.seconds = dict.fromkeys(BUCKETS, 0.0)
-    self._bucket, self._since = 'start', time.monotonic()
+    self.bucket, self._since = 'start', time.monotonic()
     self._phase_file = os.environ.get('VITOK_PHASE_FILE')
 
   def enter(self, bucket: str) -> str:
     """Charges the time so far, starts `bucket`, returns the one before."""
-    now, before = time.monotonic(), self._bucket
+    now, before = time.monotonic(), self.bucket
     self.seconds[before] += now - self._since
-    self._bucket, self._since = bucket, now
+    self.bucket, self._since = bucket, now
     if self._phase_file and bucket != before:
       path = pathlib.Path(self._phase_file)
       temporary = path.with_suffix(f'.{os.getpid()}')
@@ -48,7 +48,7 @@ class Clock:
 
   def read(self) -> dict[str, float]:
     """Seconds by bucket until now."""
-    self.enter(self._bucket)
+    self.enter(self.bucket)
     return dict(self.seconds)
 
   def resume(self, seconds: dict[str, float]):

@@ -21,7 +21,7 @@ from vitok.training import checkpoints as checkpoints_lib
 from vitok.training import clock as clock_lib
 from vitok.training import preemption as preemption_lib
 from vitok.training import program as program_lib
-from vitok.training import provenance, starting, writers
+from vitok.training import provenance, starting, watchdog, writers
 
 DONE = 'DONE'
 
@@ -119,6 +119,9 @@ class _Run:
     stack.callback(self.batches.close)
     self.tracing = False
     stack.callback(self._stop_trace)
+    stack.enter_context(watchdog.Watchdog(
+        workdir, config.logging.watchdog,
+        lambda: (self.step, clock.bucket), self.say))
 
   def loop(self) -> dict[str, Any]:
     total = self.config.total_steps

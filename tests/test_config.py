@@ -1,0 +1,58 @@
+"""Configs are read, overridden and stored without losing a type."""
+
+import pathlib
+
+import pytest
+
+from vitok import config as config_lib
+from vitok import errors
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_a_stored_config_reads_back_equal():
+  config = config_lib.override(config_lib.default(), {
+      'optimizer.groups': ({'match': 'encoder/.*', 'frozen': True},),
+      'data.sources': ('photographs', 'folder:/x'), 'data.weights': (1, 2)})
+  again = config_lib.from_json(config_lib.to_json(config))
+  assert config_lib.to_json(again) == config_lib.to_json(config)
+  assert not config_lib.difference(config, again)
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs').glob('*.py')))
+def test_every_config_file_has_the_fields_of_a_config(path):
+  config = config_lib.load(f'{path}:S-L/16')
+  assert config.model.name == 'S-L/16'
+
+
+def test_strings_take_the_type_of_the_field():
+  config = config_lib.override(config_lib.default(), {
+      'batch_size': '32', 'ema_decay': '0', 'model.scan': 'False',
+      'data.sources': 'photographs', 'data.crop_scale': '(0.5, 1)'})
+  assert config.batch_size == 32 and config.ema_decay == 0.0
+  assert isinstance(config.ema_decay, float) and config.model.scan is False
+  assert config.data.sources == ('photographs',)
+  assert config.data.crop_scale == (0.5, 1)
+
+
+def test_flags_are_split_from_the_rest_in_both_forms():
+  changes, rest = config_lib.split_flags(
+      ['--workdir=w', '--config=c.py', '--config.a.b=1=2', '--config.c', 'x'])
+  assert changes == {'a.b': '1=2', 'c': 'x'}
+  assert rest == ['--workdir=w', '--config=c.py']
+
+
+def test_only_the_listed_fields_may_differ_between_sessions_of_a_run():
+  old, new = config_lib.default(), config_lib.default()
+  config_lib.override(new, {'mesh.fsdp': 8, 'logging.every': 1,
+                            'data.workers': 4, 'checkpoint.every': 7})
+  assert not config_lib.difference(old, new)
+  config_lib.override(new, {'seed': 3})
+  assert config_lib.difference(old, new) == {'seed': (0, 3)}
+
+
+def test_a_config_file_that_fails_is_named_with_its_error(tmp_path):
+  path = tmp_path / 'c.py'
+  path.write_text('def get_config():\n  return 1 / 0\n')
+  with pytest.raises(errors.InputError, match='ZeroDivisionError'):
+    config_lib.load(str(path))
