@@ -8,7 +8,7 @@ setuptools.setup(
     description='How visual tokenizers scale: ViTok and its relatives in JAX.',
     packages=setuptools.find_packages(include=['vitok', 'vitok.*']),
     python_requires='>=3.11',
-    # Lower bounds only; `constraints.txt` pins the pair (jax, flax) that CI runs.
+    # Lower bounds; `constraints.txt` pins the pair (jax, flax) that CI runs.
     install_requires=[
         'jax>=0.10',  # arrays, compilation, shardings
         'flax>=0.12.7',  # Linen modules, partitioning metadata
