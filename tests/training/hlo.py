@@ -82,8 +82,13 @@ def _moved(program, computation, instruction, op, times):
              instruction.shapes[i] if tuples else instruction.shapes[-1])
     kind, sent = op, _nbytes(whole) * (n - 1) / n
     if op == 'all-reduce':
-      if _sliced(program, computation, instruction.name, part, n,
-                 i if tuples else None):
+      element = [use.name for use in program[computation]
+                 if instruction.name in use.operands
+                 and use.op == 'get-tuple-element'
+                 and use.attributes.startswith(f', index={i},')]
+      names = element if tuples else [instruction.name]
+      if names and all(_sliced(program, computation, name,
+                               math.prod(whole[1]), n) for name in names):
         kind = 'reduce-scatter'
       else:
         sent *= 2
@@ -91,30 +96,30 @@ def _moved(program, computation, instruction, op, times):
   return found
 
 
-def _sliced(program, computation, name, shape, n, element=None) -> bool:
-  """Whether every use of a value keeps one n-th of it."""
+def _sliced(program, computation, name, size, n, at_root=lambda: False):
+  """Whether every use of a value of `size` numbers keeps one n-th of it.
+
+  `at_root` says so for the value that the computation returns.
+  """
   uses = [i for i in program[computation] if name in i.operands]
-  if element is not None:
-    uses = [i for i in uses if i.op == 'get-tuple-element'
-            and f'index={element},' in i.attributes + ',']
-    return bool(uses) and all(
-        _sliced(program, computation, use.name, shape, n) for use in uses)
-  return bool(uses) and not any(
-      i.root and i.name == name for i in program[computation]
-  ) and all(_keeps_slice(program, computation, use, name, shape, n)
-            for use in uses)
+  is_root = any(i.root and i.name == name for i in program[computation])
+  return (bool(uses) or is_root) and (not is_root or at_root()) and all(
+      _keeps_slice(program, computation, use, name, size, n, at_root)
+      for use in uses)
 
 
-def _keeps_slice(program, computation, use, name, shape, n) -> bool:
+def _keeps_slice(program, computation, use, name, size, n, at_root):
+  further = lambda: _sliced(program, computation, use.name, size, n, at_root)
   if use.op == 'dynamic-slice':
-    return _nbytes(use.shapes[0]) * n <= _nbytes(shape)
+    return math.prod(use.shapes[0][1]) * n <= size
   if use.op in _PASS:
-    return _sliced(program, computation, use.name, shape, n)
-  if use.op == 'fusion' or use.op == 'call':
+    return further()
+  if use.op in ('fusion', 'call'):
     inner = re.search(r'(?:calls|to_apply)=%([\w.-]+)', use.attributes).group(1)
     numbers = [i for i, operand in enumerate(use.operands) if operand == name]
     return all(
-        _sliced(program, inner, i.name, shape, n) for i in program[inner]
+        _sliced(program, inner, i.name, size, n, further)
+        for i in program[inner]
         if i.op == 'parameter' and int(i.operands[0]) in numbers)
   return False
 
@@ -136,7 +141,8 @@ def _reached(program, computation, times) -> Iterator[tuple[str, int]]:
 
 def _group_size(attributes) -> int:
   """Devices per group, from any of the three ways XLA writes groups."""
-  mesh = re.search(r'replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}', attributes)
+  mesh = re.search(
+      r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', attributes)
   if mesh:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh.group(1)))
     return math.prod(

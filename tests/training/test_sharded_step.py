@@ -1,0 +1,90 @@
+"""The training step on eight devices: what it computes, holds and sends."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from tests import sharded
+from tests.training import hlo
+from vitok import sizes
+from vitok.accounting import parameters
+
+MESHES = {'data-parallel': (8, 1, 1), 'fsdp': (1, 8, 1), '2x2x2': (2, 2, 2)}
+
+
+@functools.cache
+def _one_device():
+  return sharded.losses(sharded.config())
+
+
+@pytest.mark.parametrize('mesh', MESHES)
+def test_losses_equal_those_of_one_device(mesh):
+  np.testing.assert_allclose(
+      sharded.losses(sharded.config(*MESHES[mesh])), _one_device(), rtol=1e-5)
+  assert _one_device()[-1] < _one_device()[0]
+
+
+def _bytes_on_first_device(tree):
+  return sum(4 * np.prod(x.sharding.shard_shape(x.shape))
+             for x in jax.tree.leaves(tree) if x.ndim)
+
+
+@pytest.mark.parametrize('mesh', [
+    (1, 1, 1), (8, 1, 1), (1, 2, 1), (1, 8, 1), (2, 2, 2), (1, 4, 2)])
+def test_memory_of_the_state_is_what_accounting_predicts(mesh):
+  config = sharded.config(*mesh)
+  state = sharded.program(config).abstract
+  spec = parameters.Spec(sizes.from_config(config.model), 1, 16)
+  predicted = 4 * parameters.per_device(
+      parameters.parameters(spec), dict(config.mesh), config.sharding)
+  assert _bytes_on_first_device(state.params) == predicted
+  assert _bytes_on_first_device(state.ema) == predicted
+  assert _bytes_on_first_device(state.opt) == 2 * predicted
+
+
+@pytest.mark.parametrize('fsdp, tensor', [(1, 2), (1, 8), (4, 2)])
+def test_tensor_splits_attention_and_mlp_kernels(fsdp, tensor):
+  config = sharded.config(1, fsdp, tensor, heads=8)
+  towers = sharded.program(config).abstract.params['autoencoder']
+  for side in ('encoder', 'decoder'):
+    blocks = towers[side]['blocks']
+    for linear in (*blocks['attention'].values(), *blocks['mlp'].values()):
+      kernel = linear['kernel']
+      whole = 4 * np.prod(kernel.shape)
+      assert _bytes_on_first_device(kernel) * fsdp * tensor == whole
+
+
+def test_tensor_parallel_step_gathers_no_kernel():
+  config = sharded.config(1, 1, 8, heads=8, width=128)
+  at = sharded.program(config)
+  moved = hlo.collectives(sharded.compiled_step(config, at).as_text())
+  kernels = {x.shape[1:] for x in jax.tree.leaves(at.abstract.params)
+             if x.ndim == 3}
+  assert not [c for c in moved if c.op == 'all-gather'
+              and c.shape[-2:] in kernels]
+
+
+@pytest.mark.parametrize('remat', ['none', 'full'])
+def test_fsdp_step_sends_no_more_than_gathers_and_a_reduce_scatter(remat):
+  """3P(n-1)/n: kernels gathered forward and backward, gradients scattered.
+
+  Only the body of the layer loop gathers kernels of layers; the embedding, the
+  un-embedding and the bottleneck, which are in no loop, are gathered outside.
+  """
+  config = sharded.config(1, 8, 1, width=256, heads=4, depth=3,
+                          model__remat=remat, batch_size=32)
+  at = sharded.program(config)
+  compiled = sharded.compiled_step(config, at)
+  moved = hlo.collectives(compiled.as_text())
+  leaves = jax.tree.leaves(at.abstract.params)
+  whole = sum(4 * x.size for x in leaves)
+  sent = sum(c.wire_bytes * c.times for c in moved)
+  assert sent <= 1.1 * 3 * whole * 7 / 8
+  gathered = sum(c.wire_bytes * c.times for c in moved
+                 if c.op == 'all-gather' and not c.in_loop)
+  alone = sum(4 * x.size for x in jax.tree.leaves(
+      {name: {key: leaf for key, leaf in part.items() if key != 'blocks'}
+       for name, part in at.abstract.params['autoencoder'].items()}))
+  assert gathered <= 2 * alone * 7 / 8  # Forward and backward.
