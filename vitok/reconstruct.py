@@ -20,7 +20,7 @@ time, height and width, `step`. `vitok.load(workdir).decode(z)` inverts them.
 
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,16 +76,16 @@ def read(paths: Sequence[str], config: Any) -> tuple[np.ndarray, list[str]]:
   return np.stack(images), told
 
 
-def names(paths: Sequence[str]) -> Iterator[str]:
+def names(paths: Sequence[str]) -> list[str]:
   """File names for the pictures: the stems, numbered where two are equal."""
-  taken: set[str] = set()
+  taken: list[str] = []
   for path in paths:
     stem = name = pathlib.Path(path).stem
     number = 2
     while name in taken:
       name, number = f'{stem}_{number}', number + 1
-    taken.add(name)
-    yield name
+    taken.append(name)
+  return taken
 
 
 def reconstruct(paths: Sequence[str], workdir: str,
@@ -109,6 +109,7 @@ def reconstruct(paths: Sequence[str], workdir: str,
   images, told = read(paths, config)
   tokenizer = loading.load(workdir, checkpoint)
   out = epath.Path(out or epath.Path(workdir) / 'reconstructions')
+  pictures = [out / f'{name}.png' for name in names(paths)]
   lines, stored = [], []
   for start in range(0, len(images), _BATCH):
     batch = images[start:start + _BATCH]
@@ -127,8 +128,8 @@ def reconstruct(paths: Sequence[str], workdir: str,
       lines.append(f'{paths[start + i]}: {told[start + i]}; {quality}')
     decoded = np.asarray(decoded)
     white = np.full((batch.shape[2], _GAP, 3), 255, np.uint8)
-    for i, name in enumerate(list(names(paths))[start:start + count]):
-      metric_files.write_png(out / f'{name}.png', np.concatenate(
+    for i in range(count):
+      metric_files.write_png(pictures[start + i], np.concatenate(
           [batch[i, 0], white, decoded[i, 0]], axis=1))
   if codes:
     arrays = {name: np.concatenate([part[name] for part in stored])
