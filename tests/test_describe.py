@@ -1,0 +1,109 @@
+"""`python -m vitok.describe`: the keys, the paper's tables, refusals."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from vitok import accounting, describe, sizes
+
+
+def run(capsys, *flags):
+  describe.main([*flags, '--json'])
+  return json.loads(capsys.readouterr().out)
+
+
+def test_json_is_the_accounting_of_the_model(capsys):
+  result = run(capsys, '--model=S-B/16', '--resolution=256')
+  assert result == accounting.describe(sizes.parse('S-B/16'), 1, 256)
+  assert result['tokens'] == 256 and result['code_floats'] == 4096
+  assert result['pixels_per_float'] == 48
+  parts = {'encoder', 'bottleneck', 'decoder', 'total'}
+  assert set(result['parameters']) == set(result['macs']) == parts
+  assert {'forward', 'train_step'} <= set(result['flops'])
+  assert result['flops']['forward'] == 2 * result['macs']['total']
+  assert {'parameters', 'activations', 'total'} <= set(result['memory'])
+
+
+@pytest.mark.parametrize('name, millions, resolution, gmacs', [
+    ('S-B/16', 129.0, 256, 34.8), ('S-B/16', 129.0, 512, 160.8),
+    ('S-L/16', 426.8, 256, 113.4)])
+def test_images_cost_what_the_paper_says(
+    capsys, name, millions, resolution, gmacs):
+  result = run(capsys, f'--model={name}', f'--resolution={resolution}')
+  assert result['parameters']['total'] / 1e6 == pytest.approx(
+      millions, rel=0.007)
+  assert result['macs']['total'] / 1e9 == pytest.approx(gmacs, rel=0.007)
+
+
+@pytest.mark.parametrize('tower, gmacs', [('S', 11.6), ('B', 23.1),
+                                          ('L', 101.8)])
+def test_towers_cost_what_the_paper_says(capsys, tower, gmacs):
+  result = run(capsys, f'--model={tower}-{tower}/16')
+  assert result['macs']['encoder'] / 1e9 == pytest.approx(gmacs, rel=0.007)
+
+
+@pytest.mark.parametrize('name, gmacs', [
+    ('S-B/4x8', 160.8), ('S-B/8x8', 73.2), ('S-B/4x16', 34.8)])
+def test_clips_cost_what_the_paper_says_and_their_wide_embedding(
+    capsys, name, gmacs):
+  result = run(capsys, f'--model={name}', '--frames=16', '--resolution=128')
+  assert result['macs']['total'] / 1e9 == pytest.approx(gmacs, rel=0.03)
+  # The difference is the embedding of more than 768 numbers.
+  size = sizes.parse(name)
+  wider = (size.patch_dim - 768) * 2 * 768 * result['tokens']
+  assert (result['macs']['total'] - wider) / 1e9 == pytest.approx(
+      gmacs, rel=0.003)
+
+
+def test_channels_replace_those_of_the_name(capsys):
+  result = run(capsys, '--model=S-B/16', '--channels=64')
+  assert result == run(capsys, '--model=S-B/1x16x64')
+  assert result['code_floats'] == 4 * 4096
+
+
+def test_a_clip_of_one_tubelet_is_the_default(capsys):
+  assert run(capsys, '--model=S-B/4x16')['frames'] == 4
+
+
+def test_table_names_every_part(capsys):
+  describe.main(['--model=S-B/16', '--remat=full', '--ema'])
+  out = capsys.readouterr().out
+  for word in ('encoder', 'bottleneck', 'decoder', 'total', '34.74 G',
+               '128.8 M', 'recomputed', 'activations', 'ema'):
+    assert word in out
+
+
+@pytest.mark.parametrize('flags, key, nearest', [
+    (['--model=S-Q/16'], '--model', 'S-T/16'),
+    (['--resolution=250'], '--resolution', '256'),
+    (['--resolution=large'], '--resolution', '--help'),
+    (['--channels=0'], '--channels', '1'),
+    (['--model=S-B/4x16', '--frames=6'], '--frames', '8'),
+    (['--remat=ful'], '--remat', 'full'),
+    (['--bottleneck=gausian'], '--bottleneck', 'gaussian'),
+    (['--positions=rope'], '--positions', 'rope'),
+    (['--devices=3', '--fsdp=2'], '--devices', '2'),
+    (['--batch=0'], '--batch', '1'),
+    (['--rezolution=256'], '--rezolution', '--help'),
+])
+def test_bad_input_is_one_line_and_exit_code_2(capsys, flags, key, nearest):
+  with pytest.raises(SystemExit) as caught:
+    describe.main(flags)
+  assert caught.value.code == 2
+  captured = capsys.readouterr()
+  assert captured.out == '' and captured.err.count('\n') == 1
+  assert key in captured.err and nearest in captured.err
+
+
+def test_as_a_program_it_starts_no_backend():
+  code = ('from jax._src import xla_bridge; from vitok import describe; '
+          'describe.main(["--json"]); '
+          'assert not xla_bridge.backends_are_initialized()')
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True,
+                        text=True)
+  assert done.returncode == 0, done.stderr
+  done = subprocess.run([sys.executable, '-m', 'vitok.describe', '--model=S'],
+                        capture_output=True, text=True)
+  assert done.returncode == 2 and 'Traceback' not in done.stderr

@@ -1,0 +1,133 @@
+"""What a model costs, before it is built: `python -m vitok.describe`.
+
+  python -m vitok.describe --model=S-B/16 --resolution=256
+  python -m vitok.describe --model=S-B/4x16 --frames=16 --resolution=128 --json
+
+prints tokens, code size, parameters, MACs, FLOPs of a forward pass and of a
+training step, and the memory of a training step per device. It is arithmetic:
+no accelerator is touched.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+
+from vitok import accounting, errors, sizes
+from vitok import config as config_lib
+from vitok.accounting.parameters import PARTS
+
+_OPTIONS = ('mlp', 'norm', 'bottleneck', 'remat', 'dtype')
+_FLAGS = {'config.data.frames': '--frames',
+          'config.data.resolution': '--resolution',
+          'config.mesh': '--devices'}
+
+
+class _Parser(argparse.ArgumentParser):
+  """Refuses in one line, as every other command does."""
+
+  def error(self, message):
+    raise errors.InputError('vitok.describe', None, message, '--help')
+
+
+def main(argv: Sequence[str] | None = None):
+  """Prints the table or, with --json, one JSON object."""
+  parser = _Parser(prog='python -m vitok.describe', description=__doc__,
+                   formatter_class=argparse.RawDescriptionHelpFormatter,
+                   allow_abbrev=False)
+  add = parser.add_argument
+  add('--model', default='S-B/16', help='name of the model')
+  add('--resolution', type=int, default=256, help='pixels')
+  add('--frames', type=int, default=0, help='of a clip; default: one tubelet')
+  add('--channels', type=int, help='floats per token; default: by the name')
+  add('--batch', type=int, default=1, help='examples per step, all devices')
+  add('--devices', type=int, default=1, help='that hold the state together')
+  add('--fsdp', type=int, default=1, help='of these, that share parameters')
+  add('--tensor', type=int, default=1, help='of these, that share products')
+  defaults = config_lib.default().model
+  for name in _OPTIONS:
+    add(f'--{name}', default=defaults[name], help=f'config.model.{name}')
+  add('--positions', help='config.model.positions; default: rope3d for a clip '
+      f'of several tubelets, or else {defaults.positions}')
+  add('--ema', action='store_true', help='keep a moving average')
+  add('--json', action='store_true', help='print JSON')
+  with errors.exits_on_input_error():
+    args = parser.parse_args(argv)
+    result = _describe(args)
+    print(json.dumps(result, indent=1) if args.json else table(result))
+
+
+def _describe(args):
+  from vitok import models  # Late: a misspelt flag is refused at once.
+  for name, least in (('frames', 0), ('batch', 1), ('devices', 1),
+                      ('fsdp', 1), ('tensor', 1)):
+    if getattr(args, name) < least:
+      raise errors.InputError(f'--{name}', getattr(args, name),
+                              f'is below {least}', least)
+  size = sizes.parse(args.model, '--model')
+  if args.channels is not None:
+    if args.channels < 1:
+      raise errors.InputError('--channels', args.channels, 'is below 1', 1)
+    size = dataclasses.replace(size, channels=args.channels)
+  frames = args.frames or size.tubelet
+  config = config_lib.default().model
+  config.name = sizes.name(size)
+  config.update({name: getattr(args, name) for name in _OPTIONS})
+  try:
+    if args.positions:
+      config.positions = args.positions
+    elif size.grid(frames, args.resolution)[0] > 1:
+      config.positions = 'rope3d'
+    models.build(config, frames=frames, resolution=args.resolution)  # Checks.
+    return accounting.describe(
+        size, frames, args.resolution, batch=args.batch, mlp=config.mlp,
+        norm=config.norm, positions=config.positions,
+        code_projection=models.BOTTLENECKS[config.bottleneck].code_projection,
+        remat=config.remat, dtype=config.dtype, ema=args.ema,
+        mesh={'fsdp': args.fsdp, 'tensor': args.tensor},
+        devices=args.devices)
+  except errors.InputError as error:
+    key = error.key.replace('config.model.', '--')
+    raise errors.InputError(_FLAGS.get(key, key), error.value, error.reason,
+                            error.nearest) from error
+
+
+def table(result: dict) -> str:
+  """The result for people: a row per part, then one per kind of memory."""
+  flops, memory = result['flops'], result['memory']
+  clip = f'{result["frames"]} x {result["resolution"]} x {result["resolution"]}'
+  lines = [
+      f'{result["name"]} on {clip}: {result["tokens"]} tokens '
+      f'({" x ".join(map(str, result["grid"]))}), '
+      f'{result["code_floats"]} floats, '
+      f'{result["pixels_per_float"]:.4g} pixel values per float', '',
+      f'{"per example":<12}{"parameters":>12}{"MAC":>12}'
+      f'{"forward FLOP":>15}{"training FLOP":>15}']
+  for part in (*PARTS, 'total'):
+    lines.append(
+        f'{part:<12}{_short(result["parameters"][part]):>12}'
+        f'{_short(result["macs"][part]):>12}'
+        f'{_short(flops["by_part"]["forward"][part]):>15}'
+        f'{_short(flops["by_part"]["train_step"][part]):>15}')
+  lines += [
+      f'{"element-wise":<36}'
+      f'{_short(flops["elementwise"]["forward"]):>15}'
+      f'{_short(flops["elementwise"]["train_step"]):>15}']
+  if flops['recomputed']:
+    lines.append(f'{"recomputed":<51}{_short(flops["recomputed"]):>15}')
+  lines += ['', f'{"memory of a training step, per device":<51}{"bytes":>15}']
+  lines += [f'{kind:<51}{_short(n):>15}' for kind, n in memory.items() if n]
+  return '\n'.join(lines)
+
+
+def _short(n):
+  """1234567 as '1.235 M'."""
+  for unit, power in (('T', 12), ('G', 9), ('M', 6), ('k', 3)):
+    if n >= 10**power:
+      return f'{n / 10**power:.4g} {unit}'
+  return f'{n} '
+
+
+if __name__ == '__main__':
+  main(sys.argv[1:])
