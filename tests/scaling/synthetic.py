@@ -9,6 +9,7 @@ from vitok import config as config_lib
 from vitok import sizes
 
 IMAGES, GROUPS = 240, 60
+log2 = math.log2
 LAW = dict(name='law', rule='slope_above', x='code_floats', margin=1.0,
            text='A doubling of E is worth more than 1 dB.')
 
@@ -59,8 +60,9 @@ def grid(psnr, *, patches=(8, 4), floats=(32, 64, 128, 256, 512), seeds=2,
 
 
 def write(path, units, claims=(LAW,), *, source='folder:/photographs',
-          pca=lambda tokens, channels: 10.0, images=IMAGES, groups=GROUPS,
-          pictures=None, about='Synthetic.', price=True):
+          pca=lambda tokens, channels: 2.0, images=IMAGES, groups=GROUPS,
+          pictures=None, about='Synthetic.', price=True,
+          experiment='synthetic'):
   """Writes the workdir of a sweep.
 
   Args:
@@ -71,7 +73,7 @@ def write(path, units, claims=(LAW,), *, source='folder:/photographs',
     pca: PSNR of the null model by (tokens, channels).
     images, groups: of the evaluation.
     pictures: function of (psnr) -> (originals, reconstructions) uint8.
-    about: docstring of the experiment.
+    about, experiment: docstring and name of the experiment.
     price: whether price.json is written.
   """
   random = np.random.default_rng(7)
@@ -116,7 +118,7 @@ def write(path, units, claims=(LAW,), *, source='folder:/photographs',
     nulls[f'down/{floats}'], arrays = null(
         arrays, 'downsample', f'down/{floats}', None, 1, shared, floats,
         pca(1, floats) - 2)
-  files = {'sweep.json': dict(experiment='synthetic', preset='cpu',
+  files = {'sweep.json': dict(experiment=experiment, preset='cpu',
                               about=about, claims=list(claims), units=listed),
            'nulls.json': dict(protocol='abc', train_images=1000,
                               rows=list(nulls.values()))}

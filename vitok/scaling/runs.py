@@ -6,6 +6,7 @@ What lies where is written down in `vitok.scaling.claims`.
 import dataclasses
 import io
 import json
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -185,7 +186,7 @@ def _arrays(path, names=None):
     with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
       return {name: file[name] for name in names or file.files
               if name in file.files}
-  except (ValueError, OSError, EOFError) as error:
+  except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
     raise errors.InputError(str(path), None,
                             f'cannot be read: {error}') from error
 

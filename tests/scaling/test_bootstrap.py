@@ -1,0 +1,58 @@
+"""What is drawn anew, and that intervals cover what they should."""
+
+import numpy as np
+
+from vitok.scaling import bootstrap
+
+LABELS = [f'c{i // 2}' for i in range(20)] + ['single']
+
+
+def test_images_are_drawn_by_group_and_alike_for_every_unit():
+  random = np.random.default_rng(0)
+  group = np.repeat(np.arange(40), 25)
+  scene = random.standard_normal(40)[group]
+  values = np.stack([scene, scene + 3])
+  means = bootstrap.resample_images(values, group, count=1000)
+  np.testing.assert_allclose(means[:, 1] - means[:, 0], 3, atol=1e-12)
+  # 40 scenes count, not 1000 crops of them.
+  np.testing.assert_allclose(means[:, 0].std(), scene.std() / 40**0.5,
+                             rtol=0.1)
+
+
+def test_unequal_groups_keep_their_weight_in_the_mean():
+  values = np.array([[1.0, 1, 1, 5]])
+  means = bootstrap.resample_images(values, np.array([7, 7, 7, 9]))
+  assert set(np.round(means[:, 0], 6)) == {1.0, 2.0, 5.0}
+
+
+def test_two_calls_with_one_seed_are_paired():
+  values = np.random.default_rng(1).standard_normal((2, 30))
+  group = np.arange(30)
+  both = bootstrap.resample_images(values, group, count=50)
+  alone = bootstrap.resample_images(values[1:], group, count=50)
+  np.testing.assert_allclose(both[:, 1], alone[:, 0], atol=1e-12)
+
+
+def test_seeds_are_drawn_within_their_configuration():
+  y = np.zeros(21)
+  y[:2] = 1.0, -1.0  # Only c0 varies between seeds; 'single' borrows.
+  drawn = bootstrap.resample_seeds(np.tile(y, (400, 1)), LABELS)
+  assert drawn[:, :2].std() > 0.5
+  assert drawn[:, 2:20].std() == 0
+  assert 0 < drawn[:, 20].std() < drawn[:, 0].std()
+
+
+def test_without_a_second_seed_only_images_move():
+  y = np.random.default_rng(2).standard_normal((10, 3))
+  np.testing.assert_array_equal(bootstrap.resample_seeds(y, 'abc'), y)
+
+
+def test_ninety_percent_intervals_of_two_seeds_cover_ninety_percent():
+  random, hits, trials = np.random.default_rng(3), 0, 400
+  labels = [f'c{i // 2}' for i in range(12)]
+  for trial in range(trials):
+    y = 0.06 * random.standard_normal(12)
+    drawn = bootstrap.resample_seeds(np.tile(y, (400, 1)), labels, seed=trial)
+    low, high = bootstrap.interval(drawn.mean(1), 0.9)
+    hits += low < 0 < high
+  assert 0.86 < hits / trials < 0.94

@@ -1,0 +1,154 @@
+"""The page: self-contained, whole for half a sweep, nothing typed in."""
+
+import csv
+import html.parser
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.scaling import synthetic
+from vitok.scaling import claims, report
+
+EQUAL = dict(name='equal', rule='equal_slopes', x=['tokens', 'channels'],
+             margin=0.25, text='Tokens and channels are worth the same.')
+
+
+def law(tokens, channels):
+  return 4 + 2 * math.log2(tokens * channels)
+
+
+def pictures(psnr, model):
+  del psnr
+  noise = np.random.default_rng(model['code_floats'])
+  return tuple(noise.integers(0, 255, (2, 4, 1, 32, 32, 3), dtype=np.uint8))
+
+
+def write(path, units, **more):
+  more = dict(pictures=pictures) | more
+  synthetic.write(path, units, [synthetic.LAW, EQUAL], **more)
+  return report.write(path, count=200).read_text()
+
+
+class Page(html.parser.HTMLParser):
+  """Collects tags, and fails on tags that do not match."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.tags = [], []
+    self.feed(text)
+
+  def handle_starttag(self, tag, attrs):
+    self.tags.append((tag, dict(attrs)))
+    if tag not in ('meta', 'img', 'br', 'html'):
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  path = tmp_path_factory.mktemp('report')
+  text = write(path, synthetic.grid(
+      law, longer=law, rates=(0.5, 2)) + [synthetic.unit(
+          'arm', 'p8c2', 'P-N/1x8x2', psnr=16, role='arm', arm='per_nat')])
+  return path, text
+
+
+def test_the_page_is_whole_and_loads_nothing(finished):
+  _, text = finished
+  page = Page(text)
+  assert not page.open
+  sources = [attrs['src'] for tag, attrs in page.tags if tag == 'img']
+  assert len(sources) >= 9
+  assert all(source.startswith('data:image/png;base64,') for source in sources)
+  assert not {'link', 'script', 'iframe'} & {tag for tag, _ in page.tags}
+  assert 'nan' not in text.replace('nano', '').lower().split()
+
+
+def test_figures_are_pngs_of_some_size(finished):
+  path, _ = finished
+  names = {file.stem for file in (path / 'report').glob('*.png')}
+  assert names == {
+      'claims', 'psnr_code_floats', 'mse_code_floats', 'ssim_code_floats',
+      'reconstructions', 'pairs', 'training', 'converged', 'bits', 'cost'}
+  for name in names:
+    with Image.open(path / 'report' / f'{name}.png') as image:
+      assert min(image.size) > 300
+      assert len(image.convert('L').getcolors(256)) > 20, f'{name} is blank'
+
+
+def test_numbers_agree_between_page_json_csv_and_files(finished):
+  path, text = finished
+  summary = json.loads((path / 'report/report.json').read_text())
+  stored = json.loads((path / 'sweep.json').read_text())['claims']
+  assert summary['rules'] == claims.fingerprint(claims.parse(stored))
+  assert summary['rules'] in text
+  assert summary['grade'] == 'finding'
+  first = summary['claims'][0]
+  assert first['verdict'] == 'holds' and first['reason'] in text
+  rows = list(csv.DictReader(io.StringIO(
+      (path / 'report/results.csv').read_text())))
+  assert len(rows) == summary['units']['all'] == 31
+  used = [row for row in rows if row['role'] == 'law']
+  slope = np.polyfit([math.log2(int(row['code_floats'])) for row in used],
+                     [float(row['psnr']) for row in used], 1)[0]
+  assert first['estimate'] == pytest.approx(slope)
+  for row in rows:
+    arrays = np.load(path / row['unit'] / 'evaluation' / f'{row["steps"]}.npz')
+    assert float(row['psnr']) == pytest.approx(arrays['psnr'].mean())
+
+
+def test_two_reports_of_one_sweep_are_the_same_bytes(finished):
+  path, text = finished
+  assert report.write(path, count=200).read_text() == text
+
+
+def test_embedded_photographs_cap_the_report(tmp_path):
+  text = write(tmp_path, synthetic.grid(law, longer=law, rates=(0.5, 2)),
+               source='photographs', groups=4, pictures=None)
+  assert 'demonstration: holds' in text
+  assert '4 independent images' in text
+  assert json.loads((tmp_path / 'report/report.json').read_text()
+                    )['grade'] == 'demonstration'
+
+
+@pytest.mark.parametrize('done', [0, 1, 5])
+def test_an_unfinished_sweep_is_reported_with_what_is_missing(tmp_path, done):
+  units = synthetic.grid(law)
+  for unit in units[done:]:
+    unit['state'] = 'missing'
+  text = write(tmp_path, units, pictures=None)
+  assert f'{len(units) - done} of {len(units)} units are missing' in text
+  assert units[-1]['name'] in text
+  assert 'demonstration' not in text.split('<h2>Rules')[0]
+  summary = json.loads((tmp_path / 'report/report.json').read_text())
+  assert {c['verdict'] for c in summary['claims']} == {'undecided'}
+  assert len((tmp_path / 'report/results.csv').read_text().splitlines()) == 19
+
+
+def test_a_sweep_without_price_nulls_or_images_is_reported(tmp_path):
+  units = synthetic.grid(law)
+  synthetic.write(tmp_path, units, [synthetic.LAW], price=False)
+  (tmp_path / 'nulls.json').unlink()
+  (tmp_path / 'nulls.npz').unlink()
+  text = report.write(tmp_path, count=200).read_text()
+  assert 'have no PCA' in text
+  assert 'the sweep was not priced' not in text  # It is said in the figure.
+
+
+def test_a_sweep_over_tower_sizes_is_drawn_beside_the_papers(tmp_path):
+  units = [synthetic.unit(f'd{depth}-s{seed}', f'd{depth}', f'P-Pd{depth}/8',
+                          seed=seed, psnr=25 + 0.01 * seed)
+           for depth in (1, 2, 4) for seed in range(3)]
+  flat = dict(name='flat', rule='no_slope', x='decoder_parameters',
+              margin=0.05, text='No effect.', requires=['seeds'])
+  synthetic.write(tmp_path, units, [flat])
+  report.write(tmp_path, count=200)
+  summary = json.loads((tmp_path / 'report/report.json').read_text())
+  assert summary['claims'][0]['verdict'] == 'holds'
+  assert (tmp_path / 'report/psnr_decoder_parameters.png').exists()

@@ -1,0 +1,114 @@
+"""Workdirs as they are: whole, half-done, damaged, mixed up."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.scaling import synthetic
+from vitok import errors
+from vitok.scaling import runs, table
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  return synthetic.write(tmp_path / 'sweep', synthetic.grid(
+      lambda tokens, channels: 20.0, patches=(8,), floats=(32, 64), seeds=1))
+
+
+def test_a_row_holds_what_was_varied_spent_and_measured(workdir):
+  row = table.rows(runs.load_runs(workdir))[0]
+  config = json.loads((workdir / 'p8c2-s0/config.json').read_text())
+  assert row['unit'] == 'p8c2-s0' and row['configuration'] == 'p8c2'
+  assert (row['model'], row['patch'], row['channels'], row['tokens'],
+          row['code_floats']) == ('P-N/1x8x2', 8, 2, 16, 32)
+  assert row['learning_rate'] == config['optimizer']['learning_rate'] == 2e-3
+  assert row['psnr'] == pytest.approx(20, abs=0.2)
+  assert row['images'] == 240 and row['groups'] == 60
+  assert row['below_pca'] is False and row['pca_psnr'] == pytest.approx(2)
+  assert row['seconds_compile'] == 8.0
+  assert row['seconds'] == pytest.approx(
+      8 + 2.9 + row['train_flops'] / 5e10)
+  assert row['coded_bits'] == pytest.approx(2 * row['kl_bits'])
+
+
+def test_the_peak_rate_follows_the_batch_rule(workdir):
+  path = workdir / 'p8c2-s0/config.json'
+  config = json.loads(path.read_text())
+  config['optimizer']['reference_batch'] = 64
+  path.write_text(json.dumps(config))
+  assert table.rows(runs.load_runs(workdir))[0]['learning_rate'] == 1e-3
+
+
+def test_a_tower_that_is_overridden_shows_in_the_models_name(workdir):
+  path = workdir / 'p8c2-s0/config.json'
+  config = json.loads(path.read_text())
+  config['model']['encoder']['depth'] = 3
+  path.write_text(json.dumps(config))
+  assert table.rows(runs.load_runs(workdir))[0]['model'] == 'Pd3-N/1x8x2'
+
+
+def test_the_csv_has_a_row_per_unit_and_empty_fields_for_the_unknown(workdir):
+  (workdir / 'p8c4-s0/DONE').unlink()
+  lines = table.to_csv(table.rows(runs.load_runs(workdir))).splitlines()
+  head = lines[0].split(',')
+  assert len(lines) == 3 and set(table.COLUMNS) <= set(head)
+  cells = lines[2].split(',')
+  assert cells[head.index('state')] == 'running'
+  assert cells[head.index('psnr')] == ''
+
+
+def test_units_in_any_state_are_read(workdir):
+  (workdir / 'p8c4-s0/DONE').unlink()
+  with open(workdir / 'p8c2-s0/metrics.jsonl', 'a') as file:
+    file.write('{"step": 12, "eval/ps')  # A line cut short by a kill.
+  sweep = runs.load_runs(workdir)
+  assert [run.state for run in sweep.runs] == ['done', 'running']
+  assert [line['step'] for line in sweep.runs[0].curve][-1] == 400
+
+
+def test_nan_columns_become_unknown(workdir):
+  path = workdir / 'p8c2-s0/evaluation/400.npz'
+  arrays = dict(np.load(path))
+  np.savez(path, **arrays | dict(ssim=np.full(240, np.nan)))
+  assert table.rows(runs.load_runs(workdir))[0]['ssim'] is None
+
+
+def test_no_sweep_is_refused_naming_what_was_found(tmp_path):
+  with pytest.raises(errors.InputError, match='is not a folder'):
+    runs.load_runs(tmp_path / 'none')
+  with pytest.raises(errors.InputError, match='found nothing'):
+    runs.load_runs(tmp_path)
+  (tmp_path / 'notes.txt').write_text('')
+  with pytest.raises(errors.InputError, match='found notes.txt'):
+    runs.load_runs(tmp_path)
+
+
+def test_two_protocols_are_not_compared(workdir):
+  path = workdir / 'p8c4-s0/evaluation/protocol.json'
+  path.write_text('{"id": "other"}')
+  with pytest.raises(errors.InputError, match='is not the protocol of p8c2'):
+    runs.load_runs(workdir)
+
+
+def test_other_images_are_not_compared(workdir):
+  path = workdir / 'p8c4-s0/evaluation/400.npz'
+  arrays = dict(np.load(path))
+  np.savez(path, **arrays | dict(index=arrays['index'] + 1))
+  with pytest.raises(errors.InputError, match='not evaluated on the images'):
+    runs.load_runs(workdir)
+
+
+@pytest.mark.parametrize('name', ['sweep.json', 'p8c2-s0/DONE',
+                                  'p8c2-s0/evaluation/400.npz'])
+def test_a_damaged_file_is_named(workdir, name):
+  path = workdir / name
+  path.write_bytes(path.read_bytes()[:40])
+  with pytest.raises(errors.InputError, match=path.name):
+    runs.load_runs(workdir)
+
+
+def test_an_unknown_column_is_refused_with_the_nearest(workdir):
+  rows = table.rows(runs.load_runs(workdir))
+  with pytest.raises(errors.InputError, match='choice: code_floats'):
+    table.values(rows, 'code_float')

@@ -1,0 +1,159 @@
+"""Synthetic sweeps come to each of the four verdicts, for the right reason."""
+
+import math
+
+import pytest
+
+from tests.scaling import synthetic
+from vitok.scaling import analysis
+
+LAW = synthetic.LAW
+EQUAL = dict(name='equal', rule='equal_slopes', x=['tokens', 'channels'],
+             margin=0.25, text='Tokens and channels are worth the same.')
+STRAIGHT = dict(name='straight', rule='straight', x='code_floats', margin=0.1,
+                text='The law is straight.')
+PREDICTS = dict(name='predicts', rule='predicts', x='code_floats',
+                hold_out='code_floats', margin=0.5, text='It predicts.')
+FLAT = dict(name='flat', rule='no_slope', x='decoder_parameters', margin=0.05,
+            convergence=dict(absolute=0.02), text='No effect.')
+
+
+def line(slope=2.0, channels=None, bend=0.0):
+  """PSNR that is linear in log2 of tokens and of channels, or bent."""
+  def psnr(tokens, c):
+    e = math.log2(tokens * c)
+    return (4 + slope * math.log2(tokens) + (channels or slope) * math.log2(c)
+            + bend * (e - 7)**2)
+  return psnr
+
+
+def judge(tmp_path, units, claim=LAW, **more):
+  found = analysis.analyse(synthetic.write(tmp_path, units, [claim], **more),
+                           count=500)
+  return found.verdicts[0]
+
+
+def sweep(law, **more):
+  return synthetic.grid(law, **dict(longer=law, rates=(0.5, 2)) | more)
+
+
+def towers(slope, *, sd=0.01, seeds=3, sizes=(1, 2, 4, 8), longer=True):
+  units = []
+  for i, depth in enumerate(sizes):
+    psnr, label = 25 + slope * i, f'd{depth}'
+    make = lambda name, label=label, depth=depth, **more: synthetic.unit(
+        f'{label}-{name}', label, f'P-Pd{depth}/8', **more)
+    units += [make(f's{s}', seed=s, psnr=psnr + sd * (s - 1))
+              for s in range(seeds)]
+    if depth in (sizes[0], sizes[-1]):
+      units += [make(f'lr{m}', role='rate', rate=2e-3 * m, psnr=psnr - 1)
+                for m in (0.5, 2)]
+      units += [make('3x', role='longer', steps=1200, psnr=psnr)] * longer
+  return units
+
+
+@pytest.mark.parametrize('law, claim, word', [
+    (line(2.0), LAW, 'holds'),
+    (line(0.5), LAW, 'does not hold'),
+    (line(2.0), EQUAL, 'holds'),
+    (line(2.0, channels=1.5), EQUAL, 'does not hold'),
+    (line(2.0), STRAIGHT, 'holds'),
+    (line(2.0, bend=0.2), STRAIGHT, 'does not hold'),
+    (line(2.0), PREDICTS, 'holds'),
+    (line(2.0, bend=0.5), PREDICTS, 'does not hold'),
+])
+def test_each_rule_holds_and_fails(tmp_path, law, claim, word):
+  verdict = judge(tmp_path, sweep(law), claim)
+  assert verdict.word == word, verdict.reason
+  assert verdict.low <= verdict.estimate <= verdict.high or claim is PREDICTS
+
+
+@pytest.mark.parametrize('slope, sd, word', [
+    (0.0, 0.01, 'holds'), (0.14, 0.01, 'does not hold'),
+    (0.05, 0.06, 'undecided'), (0.0, 0.4, 'undecided')])
+def test_no_effect_is_shown_by_equivalence(tmp_path, slope, sd, word):
+  # The last: an interval that includes 0 is no evidence of absence.
+  verdict = judge(tmp_path, towers(slope, sd=sd), FLAT)
+  assert verdict.word == word, verdict.reason
+
+
+def test_three_tower_sizes_suffice(tmp_path):
+  assert judge(tmp_path, towers(0, sizes=(1, 2, 4)), FLAT).word == 'holds'
+
+
+def test_three_code_sizes_are_not_testable(tmp_path):
+  verdict = judge(tmp_path, sweep(line(), floats=(64, 128, 256)))
+  assert verdict.word == 'not testable here'
+  assert '3 distinct values' in verdict.reason
+
+
+def test_one_patch_size_cannot_tell_tokens_from_channels(tmp_path):
+  verdict = judge(tmp_path, sweep(line(), patches=(8,)), EQUAL)
+  assert verdict.word == 'not testable here'
+  assert 'do not vary apart' in verdict.reason
+
+
+def test_units_below_their_own_pca_are_left_out_and_counted(tmp_path):
+  # Above E = 256 training falls behind; the law is that of the rest.
+  stuck = lambda n, c: min(line(2.0)(n, c), line(2.0)(16, 16))
+  verdict = judge(tmp_path, sweep(stuck, floats=(32, 64, 128, 256, 512)),
+                  pca=lambda n, c: line(2.0)(n, c) - 1.5)
+  assert verdict.flagged == 4
+  assert verdict.estimate == pytest.approx(2.0, abs=0.05)
+
+
+def test_mostly_below_pca_is_limited_by_optimisation(tmp_path):
+  verdict = judge(tmp_path, sweep(line()), pca=lambda n, c: 60)
+  assert verdict.word == 'not testable here'
+  assert 'optimisation' in verdict.reason
+
+
+def test_one_independent_image_is_limited_by_data(tmp_path):
+  verdict = judge(tmp_path, sweep(line()), groups=1)
+  assert verdict.word == 'not testable here'
+  assert 'data' in verdict.reason
+
+
+def test_a_slope_that_still_moves_is_undecided(tmp_path):
+  verdict = judge(tmp_path, sweep(line(1.5), longer=line(2.5)))
+  assert verdict.word == 'undecided'
+  assert 'at T, 2.500 at 3T' in verdict.reason
+  assert judge(tmp_path / 'b', sweep(line(1.5), longer=line(1.65))
+               ).word == 'holds'
+
+
+@pytest.mark.parametrize('change, unmet', [
+    (dict(longer=None), 'convergence'), (dict(rates=()), 'rates'),
+    (dict(rates=(2, 4)), 'rates'), (dict(seeds=1), 'seeds')])
+def test_a_check_that_was_not_made_is_not_met(tmp_path, change, unmet):
+  if change.get('rates') == (2, 4):  # Three rates, the best at the edge.
+    verdict = judge(tmp_path, sweep(line(), **change))
+    assert 'at the edge' in verdict.reason
+  else:
+    verdict = judge(tmp_path, sweep(line(), **change))
+  assert verdict.word == 'undecided'
+  assert [c.name for c in verdict.checks if not c.met] == [unmet]
+
+
+def test_a_claim_may_do_without_a_check_and_the_report_still_lists_it(
+    tmp_path):
+  verdict = judge(tmp_path, sweep(line(), rates=()),
+                  LAW | dict(requires=['complete', 'seeds', 'null']))
+  assert verdict.word == 'holds'
+  assert any(c.name == 'rates' and not c.met for c in verdict.checks)
+
+
+def test_an_unfinished_sweep_is_undecided_and_names_what_is_missing(tmp_path):
+  units = sweep(line())
+  units[3]['state'] = 'missing'
+  verdict = judge(tmp_path, units)
+  assert verdict.word == 'undecided'
+  assert units[3]['name'] in verdict.reason
+  assert verdict.estimate == pytest.approx(2.0, abs=0.05)
+
+
+def test_where_restricts_a_claim_to_some_units(tmp_path):
+  law = lambda n, c: line(2.0 if n == 16 else 0.5)(n, c)
+  verdict = judge(tmp_path, sweep(law), LAW | dict(where={'patch': 8}))
+  assert verdict.used == 10
+  assert verdict.estimate == pytest.approx(2.0, abs=0.05)
