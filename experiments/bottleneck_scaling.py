@@ -37,7 +37,7 @@ PRESETS = {
         repeated=('p8c4', 'p8c16', 'p8c64', 'p4c2', 'p4c16'),
         multiples=(), arms={'per_nat': 'ends'},
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
-        evaluation=dict(split='test', batch_size=256, count=256),
+        evaluation=dict(split='test', batch_size=141, count=1000, coded=128),
         logging=dict(every=50, tensorboard=False), dtype='float32',
         remat='none'),
     # One accelerator, a day.

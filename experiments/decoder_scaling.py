@@ -27,7 +27,7 @@ PRESETS = {
         sizes={'P': 2.3e-3, 'N': 2.3e-3, 'T': 2.3e-3, 'Pd8': 2.3e-3},
         model='P-{}/8', steps=400, seeds=3, multiples=(0.5, 2.0),
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
-        evaluation=dict(split='test', batch_size=256, count=256),
+        evaluation=dict(split='test', batch_size=141, count=1000, coded=128),
         logging=dict(every=50, tensorboard=False), dtype='float32',
         remat='none'),
     'gpu1': dict(

@@ -43,18 +43,16 @@ state() { "${sweep[@]}" status "${what[@]}" --check "$1" >/dev/null; }
 '''
 
 _LOCAL = _HEAD + _COMMON + r'''
-child=
+job=
 # The sweep saves and leaves with exit code 0, and so do we.
 trap '
-  if [[ -n $child ]]; then kill -TERM "$child" && wait "$child"; fi
+  for job in $(jobs -p); do kill -TERM "$job" && wait "$job"; done
   exit 0
 ' TERM
 
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   "${sweep[@]}" run "${what[@]}" --jobs="${JOBS:-@@jobs}" &
-  child=$!
-  wait "$child" || echo "attempt $attempt: exit code $?" >&2
-  child=
+  wait "$!" || echo "attempt $attempt: exit code $?" >&2
   code=0
   state --index=all || code=$?
   if [[ $code != 3 ]]; then exit "$code"; fi

@@ -66,7 +66,7 @@ def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
   config = configs[0]
   for other in configs:
     for group in ('data', 'evaluation'):
-      if other[group] != config[group]:
+      if other[group].to_dict() != config[group].to_dict():
         raise errors.InputError(
             f'config.{group}', None, 'differs between units, which therefore '
             'have no null model in common')

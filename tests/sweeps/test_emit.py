@@ -1,0 +1,293 @@
+"""Scripts are checked by shellcheck and run against stubs on PATH.
+
+A stub python stands for `vitok.sweep run`: a unit's first start leaves nothing
+and exits with 0, as a preempted one does; the second one writes DONE.
+`status` is the real one.
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from vitok import errors, sweeps
+from vitok.sweeps import emit as emit_lib
+
+TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
+NAMES = ['p8c4-seed0', 'p8c4-seed1', 'p8c8-seed0']
+ROOT = pathlib.Path(emit_lib.__file__).parents[2]
+
+PYTHON = f'''
+[[ $1 == -m && $2 == vitok.sweep ]]
+if [[ $3 == status ]]; then exec {sys.executable} "$@"; fi
+echo "python ${{*:3}}" >>"$LOG"
+names=({' '.join(NAMES)})
+run=()
+case " $* " in
+  *--finish*) mkdir -p "$WORK/report"; exit ;;
+  *--index=*) index="${{*: -1}}"; [[ $index == --index=* ]] ||
+    index="${{*: -2:1}}"; run=("${{index#--index=}}") ;;
+  *) run=(0 1 2) ;;
+esac
+for index in "${{run[@]}}"; do
+  folder=$WORK/${{names[$index]}}
+  mkdir -p "$folder"
+  if [[ $index == "${{FAILS:-}}" ]]; then
+    echo '{{"error": "diverged"}}' >"$folder/FAILED"; continue
+  fi
+  if [[ -e $folder/started ]]; then echo '{{}}' >"$folder/DONE"; fi
+  touch "$folder/started"
+done
+'''
+
+
+def stub(folder, name, body):
+  path = folder / name
+  path.write_text('#!/usr/bin/env bash\nset -euo pipefail\n' + body)
+  path.chmod(0o755)
+  return path
+
+
+@pytest.fixture
+def world(tmp_path):
+  """A folder of stubs, a workdir, a log and the environment to run in."""
+  bin_, work, log = tmp_path / 'bin', tmp_path / 'work', tmp_path / 'log'
+  bin_.mkdir()
+  log.touch()
+  stub(bin_, 'python3', PYTHON)
+  environment = os.environ | {
+      'PATH': f'{bin_}:{os.environ["PATH"]}', 'PYTHON': str(bin_ / 'python3'),
+      'PYTHONPATH': str(ROOT), 'WORK': str(work), 'LOG': str(log),
+      'BIN': str(bin_), 'PAUSE': '0'}
+
+  class World:
+    pass
+  World.bin, World.work, World.log = bin_, work, log
+  World.environment = environment
+
+  def script(to, **options):
+    path = tmp_path / f'{to}.sh'
+    path.write_text(emit_lib.emit(sweeps.load(TINY), str(work), to, **options))
+    return path
+
+  def run(path, *arguments, expect=0, **more):
+    done = subprocess.run(
+        ['bash', str(path), *arguments], env=environment | more,
+        capture_output=True, text=True, timeout=120)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return log.read_text().splitlines()
+  World.script, World.run = staticmethod(script), staticmethod(run)
+  return World
+
+
+@pytest.mark.parametrize('to', emit_lib.TARGETS)
+def test_shellcheck_finds_nothing(world, to):
+  shellcheck = pathlib.Path(sys.executable).with_name('shellcheck')
+  path = world.script(to, options=["--config.data.sources=('a b', \"c\")"])
+  done = subprocess.run([str(shellcheck), str(path)], capture_output=True,
+                        text=True)
+  assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_unknown_target_is_refused():
+  with pytest.raises(errors.InputError, match='slurm'):
+    emit_lib.emit(sweeps.load(TINY), 'w', 'slrum')
+
+
+def test_local_starts_again_until_all_are_done(world):
+  log = world.run(world.script('local', jobs=2))
+  assert len(log) == 2 and log[0].endswith('--jobs=2')
+  assert all((world.work / name / 'DONE').exists() for name in NAMES)
+
+
+def test_local_ends_with_1_if_a_unit_failed(world):
+  world.run(world.script('local'), expect=1, FAILS='1')
+
+
+def test_local_gives_up_after_its_attempts(world):
+  log = world.run(world.script('local', attempts=1), expect=1)
+  assert len(log) == 1
+
+
+def test_local_passes_sigterm_on_and_ends_with_0(world):
+  stub(world.bin, 'python3', textwrap.dedent('''
+      trap 'echo saved >>"$LOG"; exit 0' TERM
+      echo ready >>"$LOG"
+      for _ in $(seq 600); do sleep 0.1; done
+      '''))
+  process = subprocess.Popen(['bash', str(world.script('local'))],
+                             env=world.environment)
+  deadline = time.monotonic() + 30
+  while 'ready' not in world.log.read_text():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(30) == 0
+  assert world.log.read_text().split() == ['ready', 'saved']
+
+
+@pytest.fixture
+def slurm(world):
+  """Stubs that run array elements in a row, and requeue them once."""
+  stub(world.bin, 'srun', '''
+      echo "srun $*" >>"$LOG"
+      while [[ $1 == --* ]]; do shift; done
+      exec "$@"
+      ''')
+  stub(world.bin, 'scontrol', '''
+      [[ $1 == requeue ]]
+      echo "requeue $2" >>"$LOG"
+      touch "$BIN/requeue-$2"
+      ''')
+  stub(world.bin, 'sbatch', '''
+      echo "sbatch $*" >>"$LOG"
+      arguments=()
+      array=
+      for argument; do
+        case $argument in
+          --array=*) array=${argument#--array=} ;;
+          --*) ;;
+          *) arguments+=("$argument") ;;
+        esac
+      done
+      if [[ -z $array ]]; then
+        SLURM_JOB_ID=99 bash "${arguments[@]}"
+        exit
+      fi
+      array=${array%%%*}
+      for ((i = ${array%-*}; i <= ${array#*-}; i++)); do
+        for restart in 0 1 2 3; do
+          rm -f "$BIN/requeue-$((10 + i))"
+          code=0
+          SLURM_JOB_ID=$((10 + i)) SLURM_ARRAY_TASK_ID=$i \\
+            SLURM_RESTART_COUNT=$restart bash "${arguments[@]}" >&2 || code=$?
+          echo "element $i: $code" >>"$LOG"
+          if [[ ! -e $BIN/requeue-$((10 + i)) ]]; then break; fi
+        done
+      done
+      echo "10;cluster"
+      ''')
+  return world
+
+
+def test_slurm_submits_an_array_and_requeues_what_is_not_done(slurm):
+  log = slurm.run(slurm.script('slurm'))
+  assert '--array=0-2%8' in log[0] and log[0].endswith('unit')
+  assert [line for line in log if line.startswith('requeue')] == [
+      'requeue 10', 'requeue 11', 'requeue 12']
+  assert log.count('element 1: 0') == 2
+  assert any('--dependency=afterany:10 ' in line for line in log)
+  assert log[-1].endswith('--finish') and (slurm.work / 'report').exists()
+  assert all((slurm.work / name / 'DONE').exists() for name in NAMES)
+
+
+def test_slurm_lets_a_failed_unit_fail_and_does_not_requeue_it(slurm):
+  log = slurm.run(slurm.script('slurm'), FAILS='1')
+  assert 'element 1: 1' in log and 'requeue 11' not in log
+  assert log[-1].endswith('--finish')
+
+
+def test_slurm_gives_a_unit_up_after_its_attempts(slurm):
+  log = slurm.run(slurm.script('slurm', attempts=1))
+  assert 'element 0: 1' in log and not any('requeue' in line for line in log)
+
+
+def test_several_nodes_of_slurm_train_one_unit_together(slurm):
+  script = slurm.script('slurm', nodes=4)
+  assert '#SBATCH --nodes=4\n' in script.read_text()
+  log = slurm.run(script, SLURM_NNODES='4')
+  units = [line for line in log
+           if line.startswith('python') and '--index' in line]
+  assert units and all(line.endswith('--distributed') for line in units)
+
+
+@pytest.fixture
+def tpu(world):
+  """A stub gcloud whose pod has two workers and is preempted once."""
+  stub(world.bin, 'gcloud', '''
+      [[ "$1 $2 $3" == "compute tpus tpu-vm" ]]
+      verb=$4
+      echo "$verb ${*:5}" >>"$LOG"
+      case $verb in
+        describe) [[ -e $BIN/pod ]] && cat "$BIN/pod" ;;
+        create) echo READY >"$BIN/pod" ;;
+        delete) rm "$BIN/pod" ;;
+        scp) ;;
+        ssh)
+          command="${*: -1}"
+          command=${command#--command=}
+          case $command in
+            *vitok.sweep*)
+              [[ " $* " == *" --worker=all "* ]]
+              if [[ ! -e $BIN/preempted ]]; then
+                touch "$BIN/preempted"
+                echo PREEMPTED >"$BIN/pod"
+                exit 255
+              fi
+              (cd "$BIN" && bash -c "${command#cd vitok && }") ;;
+          esac ;;
+      esac
+      ''')
+  world.environment.update(ZONE='z', ACCELERATOR_TYPE='v5litepod-16')
+  return world
+
+
+def test_tpu_pod_is_made_again_after_a_preemption_and_deleted(tpu):
+  log = tpu.run(tpu.script('tpu'), CREATE_OPTIONS='--spot')
+  creations = [line for line in log if line.startswith('create')]
+  assert len(creations) == 2 and creations[0].endswith('--spot')
+  assert log[-1].startswith('delete') and not (tpu.bin / 'pod').exists()
+  runs = [line for line in log if line.startswith('python run')]
+  assert all('--distributed' in line for line in runs if '--index' in line)
+  assert runs[-1].endswith('--finish') and (tpu.work / 'report').exists()
+  assert all((tpu.work / name / 'DONE').exists() for name in NAMES)
+
+
+def test_tpu_ends_with_1_if_a_unit_failed_and_deletes_the_pod(tpu):
+  log = tpu.run(tpu.script('tpu'), expect=1, FAILS='1')
+  assert log[-1].startswith('delete')
+
+
+def test_tpu_asks_for_what_it_cannot_know(world):
+  world.run(world.script('tpu'), expect=1)
+
+
+@pytest.fixture
+def xpk(world):
+  stub(world.bin, 'xpk', '''
+      [[ $1 == workload ]]
+      echo "$2 ${*:3}" >>"$LOG"
+      if [[ $2 == create ]]; then
+        for argument; do
+          case $argument in --command=*)
+            command=${argument#--command=}
+            bash -c "${command#cd /vitok && }" ;;
+          esac
+        done
+      fi
+      if [[ $2 == list ]]; then exit 1; fi
+      ''')
+  world.environment.update(CLUSTER='c', PROJECT='p', ZONE='z',
+                           TPU_TYPE='v5litepod-16', DOCKER_IMAGE='i')
+  return world
+
+
+def test_xpk_sends_units_again_until_they_are_done(xpk):
+  log = xpk.run(xpk.script('xpk', grace=120))
+  created = [line for line in log if line.startswith('create')]
+  assert len(created) == 6
+  assert all('--termination-grace-period-seconds=120' in line
+             for line in created)
+  assert sum('--wait-for-job-completion' in line for line in log) == 6
+  assert log[-1].endswith('--finish')
+  assert all((xpk.work / name / 'DONE').exists() for name in NAMES)
+
+
+def test_xpk_does_not_send_a_failed_unit_again(xpk):
+  log = xpk.run(xpk.script('xpk'), expect=1, FAILS='2')
+  assert sum(line.startswith('create') for line in log) == 5
