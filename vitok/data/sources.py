@@ -59,7 +59,7 @@ class Source(Protocol):
 @functools.lru_cache(maxsize=16)
 def open_source(spec: str, split: str, resolution: int,
                 skip_unreadable: bool) -> Source:
-  """Opens one split of a source; remembers it until `forget` is called.
+  """Opens one split of a source, which this process then remembers.
 
   Args:
     spec: `photographs`, `tfds:NAME`, `folder:PATH` or `array_record:GLOB`.
@@ -79,8 +79,6 @@ def open_source(spec: str, split: str, resolution: int,
         errors.nearest(spec, choices)))
   return _KINDS[kind](where, split, resolution, skip_unreadable)
 
-
-forget = open_source.cache_clear  # What lies on a disk may change.
 
 
 class Folder:
@@ -161,12 +159,16 @@ class ArrayRecords:
           _nearest_path('array_record', pattern))
     splits = collections.defaultdict(list)
     for file in files:
-      splits[records.split_of(file) or 'train'].append(file)
+      splits[records.split_of(file)].append(file)
     if split not in splits:
       raise errors.InputError(
           'split', split, f'{spec} has no files of that split; found '
           + _listed('split', list(splits)), errors.nearest(split, splits))
     self._names = [os.path.basename(file) for file in splits[split]]
+    missing = records.missing_shards(self._names)
+    if missing:
+      raise errors.InputError('source', spec, 'lacks some of its files: '
+                              + _listed('file', missing))
     try:
       self._records = array_record_data_source.ArrayRecordDataSource(
           splits[split])
@@ -186,7 +188,7 @@ class ArrayRecords:
     return records.unpack(self._records[index])[0]
 
   def name(self, index):
-    return f'record {index} of {_listed("file", self._names)}'
+    return f'record {index} of {self._names[0]} and the files after it'
 
   def group(self, index):
     return index

@@ -99,8 +99,10 @@ def resize(image_TxHxWxC: np.ndarray, box: Box, size: int,
   image = image_TxHxWxC[:, top:top + height, left:left + width]
   if (height, width) == (size, size):
     return image
-  return np.stack([np.asarray(Image.fromarray(frame).resize(
-      (size, size), FILTERS[name_of_filter])) for frame in image])
+  frames = b''.join(
+      Image.frombytes('RGB', (width, height), frame.tobytes()).resize(
+          (size, size), FILTERS[name_of_filter]).tobytes() for frame in image)
+  return np.frombuffer(frames, np.uint8).reshape(-1, size, size, 3)
 
 
 def decode(data: bytes, crop_of: Any, rng: np.random.Generator | None,
