@@ -106,10 +106,20 @@ def to_json(found: analysis.Analysis) -> dict:
           name=v.claim.name, text=v.claim.text, verdict=v.word,
           reason=v.reason, margin=v.claim.margin, estimate=v.estimate,
           interval=None if v.low is None else [v.low, v.high],
-          smallest_effect=v.smallest, used=v.used, flagged=v.flagged,
+          slopes=_slopes(v), smallest_effect=v.smallest, used=v.used,
+          flagged=v.flagged,
           checks=[dataclasses.asdict(check) for check in v.checks])
               for v in found.verdicts],
       laws=[_law_json(law) for law in found.laws])
+
+
+def _slopes(verdict):
+  """{column: [slope, low, high]} of the regression behind a verdict."""
+  if verdict.fit is None:
+    return {}
+  slopes = {term: verdict.fit.slope(term) for term in verdict.fit.terms}
+  return {term: [slope, *bootstrap.interval(slope_R, verdict.claim.level)]
+          for term, (slope, slope_R) in slopes.items()}
 
 
 def _grade(found):
@@ -222,6 +232,9 @@ def _claim(found, verdict):
                f'{verdict.low:.3g} to {verdict.high:.3g}; claimed: '
                f'{verdicts.region(claim)}. {verdict.used} units, '
                f'{verdict.flagged} flagged.')
+    numbers += ' Per doubling: ' + ', '.join(
+        f'{term} {_with(slope, ends)}' for term, (slope, *ends)
+        in _slopes(verdict).items()) + '.'
   if verdict.smallest is not None:
     numbers += (' Smallest effect this design detects: '
                 f'{verdict.smallest:.2g}.')

@@ -80,9 +80,9 @@ class Sweep:
   @property
   def demonstration(self) -> bool:
     """Whether embedded photographs were trained or evaluated on."""
-    return any('photographs' in str(run.config.get(key, ''))
-               for run in self.runs
-               for key in ('data.sources', 'evaluation.source'))
+    return any('photographs' in (*run.config.get('data.sources', ()),
+                                 run.config.get('evaluation.source'))
+               for run in self.runs)
 
 
 def load_runs(workdir) -> Sweep:
