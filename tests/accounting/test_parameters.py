@@ -32,7 +32,7 @@ def test_every_combination_is_the_module_tree(mlp, norm, position, bottleneck):
   config = config_lib.default().model
   config.update(name='F-P/2x4x8', mlp=mlp, norm=norm, positions=position,
                 bottleneck=bottleneck)
-  frames = 2 if position == 'rope2d' else 4  # 2-D rotation: one time step.
+  frames = 2 if position == 'rope2d' else 4  # One time step, or two.
   spec = parameters.Spec(
       sizes.from_config(config), frames, 16, mlp, norm, position,
       BOTTLENECKS[bottleneck].code_projection)

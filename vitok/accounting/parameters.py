@@ -115,23 +115,23 @@ def per_device(made: list[Parameter], mesh: dict[str, int],
 
 def _block(path, tower, spec):
   width, hidden = tower.width, tower.hidden(spec.mlp)
-  heads = {'heads': tower.heads, 'kv': tower.head_dim}
-  up = {'gate': 2} if spec.mlp == 'swiglu' else {}
+  up = ('gate', 'value') if spec.mlp == 'swiglu' else ('up',)
   return [
       *_norm(f'{path}/norm1', spec.norm, width),
-      *_linear(f'{path}/attention/qkv', embed=width, qkv=3, **heads),
-      *_linear(f'{path}/attention/out', inputs=2, **heads, embed=width),
+      *_linear(f'{path}/attention/qkv', embed=width, heads=3 * width),
+      *_linear(f'{path}/attention/out', heads=width, embed=width),
       *_norm(f'{path}/norm2', spec.norm, width),
-      *_linear(f'{path}/mlp/up', embed=width, **up, mlp=hidden),
+      *[p for name in up
+        for p in _linear(f'{path}/mlp/{name}', embed=width, mlp=hidden)],
       *_linear(f'{path}/mlp/down', mlp=hidden, embed=width),
   ]
 
 
-def _linear(path, inputs=1, **axes):
-  """Kernel over all `axes`, bias over those beyond the first `inputs`."""
+def _linear(path, **axes):
+  """Kernel over the two `axes`, bias over the second."""
   names, shape = tuple(axes), tuple(axes.values())
   return [Parameter(f'{path}/kernel', shape, names),
-          Parameter(f'{path}/bias', shape[inputs:], names[inputs:])]
+          Parameter(f'{path}/bias', shape[1:], names[1:])]
 
 
 def _norm(path, norm, width):
