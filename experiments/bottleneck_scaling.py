@@ -26,71 +26,68 @@ from vitok import sizes, sweeps
 
 CONFIG = 'configs/vitok.py'
 
-# Rows of a grid: towers of the encoder and decoder, patch, channels, and the
-# peak learning rate of those towers (absolute: not scaled by the batch).
+# Rows of a grid: towers of the encoder and decoder, patch, channels, the peak
+# learning rate of those towers (absolute: not scaled by the batch), and what
+# is rematerialised, so that a step fits 80 GB a device.
 PRESETS = {
     # Two cores, minutes. E from 32 to 1024 floats for 3072 numbers.
     'cpu': dict(
-        grid=(('P-N', 8, (2, 4, 8, 16, 32, 64), 2.3e-3),
-              ('A-F', 4, (1, 2, 4, 8, 16), 3.3e-3)),
+        grid=(('P-N', 8, (2, 4, 8, 16, 32, 64), 2.3e-3, 'none'),
+              ('A-F', 4, (1, 2, 4, 8, 16), 3.3e-3, 'none')),
         steps=400, seeds=2,
         repeated=('p8c4', 'p8c16', 'p8c64', 'p4c2', 'p4c16'),
-        multiples=(), arms={'per_nat': 'ends'},
+        multiples=(), arms={'per_nat': 'ends'}, equal_price=256,
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
         evaluation=dict(split='test', batch_size=141, count=1000, coded=128),
-        logging=dict(every=50, tensorboard=False), dtype='float32',
-        remat='none'),
+        logging=dict(every=50, tensorboard=False), dtype='float32'),
     # One accelerator, a day.
     'gpu1': dict(
-        grid=(('S-B', 16, (16, 32, 64, 128, 256), 4e-4),
-              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4),
-              ('S-B', 4, (1, 2, 4, 8, 16), 4e-4)),
+        grid=(('S-B', 16, (16, 32, 64, 128, 256), 4e-4, 'none'),
+              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, 'none'),
+              ('S-B', 4, (1, 2, 4, 8, 16), 4e-4, 'full')),
         steps=10_000, seeds=2,
         repeated=('p16c16', 'p16c256', 'p8c16', 'p4c1', 'p4c16'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'all'},
+        multiples=(0.5, 2.0), arms={'per_nat': 'all'}, equal_price=1024,
         data=dict(sources=('tfds:imagenet_resized/64x64',), resolution=64),
         batch_size=256,
         evaluation=dict(split='validation', batch_size=500, count=5_000),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
-        remat='none'),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     # A node of eight accelerators. The p = 32 towers are wide and shallow:
     # 768 numbers a token would not hold a patch of 3072.
     'gpu': dict(
-        grid=(('Sw3072d2h48-Bw3072d4h48', 32, (16, 32, 64, 128, 256), 2e-4),
-              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4),
-              ('S-B', 8, (1, 2, 4, 8, 16), 4e-4)),
+        grid=(('Sw3072d2h48-Bw3072d4h48', 32, (16, 32, 64, 128, 256), 2e-4,
+               'none'),
+              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, 'none'),
+              ('S-B', 8, (1, 2, 4, 8, 16), 4e-4, 'full')),
         steps=25_000, seeds=2,
         repeated=('p32c16', 'p32c256', 'p16c16', 'p8c1', 'p8c16'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'ends'},
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends'}, equal_price=4096,
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=512,
         evaluation=dict(split='validation', batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
-        remat='none'),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     # The paper's fifteen points, steps and rate (1e-4 per 256 images); its
     # 450 M photographs are private, so ImageNet alone.
     'paper': dict(
-        grid=(('S-B', 32, (4, 8, 16, 32, 64), 4e-4),
-              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4),
-              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4)),
+        grid=(('S-B', 32, (4, 8, 16, 32, 64), 4e-4, 'none'),
+              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, 'none'),
+              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, 'full')),
         steps=100_000, seeds=2,
         repeated=('p32c4', 'p32c64', 'p16c16', 'p8c4', 'p8c64'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'wide': 'p32'},
+        multiples=(0.5, 2.0), equal_price=4096,
+        arms={'per_nat': 'ends', 'wide': 'p32'},
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=1024,
         evaluation=dict(split='validation', batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
-        remat='none'),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
 }
 
-# The weight makes a nat cost what it costs under the mean at E = 256.
-ARMS = {
-    'per_nat': {'loss.kl_reduction': 'sum', 'loss.kl_weight': 1e-3 / 256},
-    'wide': {
-        'model.encoder.width': 3072, 'model.encoder.depth': 2,
-        'model.encoder.heads': 48, 'model.decoder.width': 3072,
-        'model.decoder.depth': 4, 'model.decoder.heads': 48,
-        'optimizer.learning_rate': 2e-4},
+# Towers of patch 32 that are as wide as its 3072 numbers, at the same FLOPs.
+WIDE = {
+    'model.encoder.width': 3072, 'model.encoder.depth': 2,
+    'model.encoder.heads': 48, 'model.decoder.width': 3072,
+    'model.decoder.depth': 4, 'model.decoder.heads': 48,
+    'optimizer.learning_rate': 2e-4,
 }
 
 CLAIMS = (
@@ -129,15 +126,21 @@ def units(preset):
   points = [
       sweeps.Point(f'p{patch}c{c}',
                    {'model.name': str(sizes.parse(f'{towers}/1x{patch}x{c}')),
-                    **sweeps.common(numbers)}, rate)
-      for towers, patch, channels, rate in numbers['grid'] for c in channels]
-  ends = {f'p{patch}c{c}' for _, patch, channels, _ in numbers['grid']
+                    'model.remat': remat, **sweeps.common(numbers)}, rate)
+      for towers, patch, channels, rate, remat in numbers['grid']
+      for c in channels]
+  ends = {f'p{patch}c{c}' for _, patch, channels, *_ in numbers['grid']
           for c in (channels[0], channels[-1])}
+  # The weights of KL make a nat equally dear at `equal_price` floats: the sum
+  # is divided by the numbers of an image where the mean is by those of a code.
+  weight = 1e-3 * 3 * numbers['data']['resolution']**2 / numbers['equal_price']
+  changes = {'wide': WIDE, 'per_nat': {'loss.kl_reduction': 'sum',
+                                       'loss.kl_weight': weight}}
   chosen = {'ends': ends, 'all': {point.name for point in points},
             'p32': {point.name for point in points if 'p32' in point.name}}
   yield from sweeps.expand(
       points, steps=numbers['steps'],
       seeds={name: numbers['seeds'] for name in numbers['repeated']},
       longer=ends, tuned=ends, multiples=numbers['multiples'],
-      arms={arm: (ARMS[arm], chosen[which])
+      arms={arm: (changes[arm], chosen[which])
             for arm, which in numbers['arms'].items()})

@@ -26,34 +26,34 @@ PRESETS = {
     'cpu': dict(
         sizes={'P': 2.3e-3, 'N': 2.3e-3, 'T': 2.3e-3, 'Pd8': 2.3e-3},
         model='P-{}/8', steps=400, seeds=3, multiples=(0.5, 2.0),
+        remat='none',
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
         evaluation=dict(split='test', batch_size=141, count=1000, coded=128),
-        logging=dict(every=50, tensorboard=False), dtype='float32',
-        remat='none'),
+        logging=dict(every=50, tensorboard=False), dtype='float32'),
     'gpu1': dict(
         sizes={'M': 8e-4, 'S': 4e-4, 'B': 4e-4, 'L': 3e-4},
         model='S-{}/8', steps=10_000, seeds=3, multiples=(0.5, 2.0),
+        remat='none',
         data=dict(sources=('tfds:imagenet_resized/64x64',), resolution=64),
         batch_size=256,
         evaluation=dict(split='validation', batch_size=500, count=5_000),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
-        remat='none'),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     'gpu': dict(
         sizes={'Sd3': 4e-4, 'S': 4e-4, 'B': 4e-4, 'L': 3e-4},
         model='S-{}/16', steps=25_000, seeds=3, multiples=(0.5, 2.0),
+        remat='none',
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=512,
         evaluation=dict(split='validation', batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
-        remat='none'),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     'paper': dict(
         sizes={'S': 4e-4, 'B': 4e-4, 'L': 4e-4},
         model='S-{}/16', steps=100_000, seeds=3, multiples=(0.5, 2.0),
+        remat='full',
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=1024,
         evaluation=dict(split='validation', batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16',
-        remat='none'),
+        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
 }
 
 CLAIMS = (
@@ -85,6 +85,7 @@ def units(preset):
   points = [
       sweeps.Point(f'dec{name}',
                    {'model.name': numbers['model'].format(name),
+                    'model.remat': numbers['remat'],
                     **sweeps.common(numbers)}, rate)
       for name, rate in numbers['sizes'].items()]
   yield from sweeps.expand(

@@ -49,6 +49,6 @@ def test_units_of_one_configuration_stand_side_by_side():
 def test_common_makes_dotted_overrides_and_absolute_rates():
   overrides = sweeps.common(dict(
       data=dict(resolution=32), evaluation=dict(count=5),
-      logging=dict(every=7), batch_size=4, dtype='float32', remat='none'))
+      logging=dict(every=7), batch_size=4, dtype='float32'))
   assert overrides['data.resolution'] == 32
   assert overrides['optimizer.reference_batch'] == 0

@@ -85,7 +85,7 @@ def common(numbers: Mapping) -> dict:
 
   Args:
     numbers: a preset, with dicts of fields under 'data', 'evaluation' and
-      'logging', and 'batch_size', 'dtype', 'remat'.
+      'logging', and 'batch_size', 'dtype'.
 
   Returns:
     {dotted config key: value}. The learning rate of a `Point` is the peak
@@ -96,6 +96,6 @@ def common(numbers: Mapping) -> dict:
              for field, value in numbers[group].items()}
   return {
       **grouped, 'evaluation.every': 0, 'batch_size': numbers['batch_size'],
-      'model.dtype': numbers['dtype'], 'model.remat': numbers['remat'],
-      'optimizer.reference_batch': 0, 'optimizer.warmup': 0.1,
+      'model.dtype': numbers['dtype'], 'optimizer.reference_batch': 0,
+      'optimizer.warmup': 0.1,
   }

@@ -1,7 +1,7 @@
 """Numbers and tables for a terminal, a log file or a pipe, never cut off."""
 
-_PREFIXES = ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'),
-             (1e3, 'k'))
+_PREFIXES = ((1e21, 'Z'), (1e18, 'E'), (1e15, 'P'), (1e12, 'T'),
+             (1e9, 'G'), (1e6, 'M'), (1e3, 'k'))
 
 
 def table(header, rows) -> str:
