@@ -18,8 +18,8 @@ _CHOICES = {
 }
 
 
-def build(model, *, frames: int, resolution: int) -> AutoEncoder:
-  """The auto-encoder of `config.model`.
+def check(model, frames: int, resolution: int) -> None:
+  """Refuses what `build` cannot build; starts no device.
 
   Args:
     model: `config.model`.
@@ -27,10 +27,32 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
     resolution: height and width in pixels.
 
   Raises:
-    InputError: an unknown name or an impossible size.
+    InputError: an unknown name, or sizes that do not fit each other.
   """
   for key, choices in _CHOICES.items():
     errors.one_of(f'config.model.{key}', model[key], tuple(choices))
+  size = sizes.from_config(model)
+  grid = size.grid(frames, resolution)
+  for tower in (size.encoder, size.decoder):
+    misfit = positions.misfit(model.positions, grid, tower)
+    if misfit:
+      fitting = (name for name in positions.NAMES
+                 if not positions.misfit(name, grid, tower))
+      raise errors.InputError('config.model.positions', model.positions,
+                              misfit, next(fitting))
+    if model.attention == 'cudnn' and (
+        tower.head_dim % 8 or tower.head_dim > 128):
+      raise errors.InputError(
+          'config.model.attention', 'cudnn', 'needs a head dimension of 8n, '
+          f'at most 128, not {tower.head_dim}', 'xla')
+  if model.attention == 'cudnn' and model.dtype != 'bfloat16':
+    raise errors.InputError('config.model.attention', 'cudnn',
+                            f'cannot compute in {model.dtype}', 'xla')
+
+
+def build(model, *, frames: int, resolution: int) -> AutoEncoder:
+  """The auto-encoder of `config.model`; arguments and errors as `check`."""
+  check(model, frames, resolution)
   size = sizes.from_config(model)
   options = ('mlp', 'norm', 'positions', 'attention', 'scan', 'remat')
   return AutoEncoder(

@@ -76,7 +76,7 @@ class Encoder(Trunk):
   @nn.compact
   def __call__(self, patches_BxLxP: jax.Array, grid: positions.Grid,
                taps: Sequence[int] = ()):
-    x_BxLxD = layers.Linear((self.tower.width,), ('patch', 'embed'),
+    x_BxLxD = layers.Linear(self.tower.width, ('patch', 'embed'),
                             dtype=self.dtype, name='embed')(patches_BxLxP)
     return self.trunk(x_BxLxD, grid, taps)
 
@@ -89,7 +89,7 @@ class Decoder(Trunk):
   def __call__(self, x_BxLxD: jax.Array, grid: positions.Grid,
                taps: Sequence[int] = ()):
     x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps)
-    unembed = layers.Linear((self.patch_dim,), ('embed', 'patch'),
+    unembed = layers.Linear(self.patch_dim, ('embed', 'patch'),
                             dtype=self.dtype, out_dtype=jnp.float32,
                             name='unembed')
     return unembed(x_BxLxD), x_BxLxD, tapped
@@ -116,7 +116,7 @@ class AutoEncoder(nn.Module):
     self.bottleneck = bottlenecks.BOTTLENECKS[self.bottleneck_name](
         size.channels, self.dtype)
     self.bottleneck_up = layers.Linear(
-        (size.decoder.width,), ('code', 'embed'), dtype=self.dtype)
+        size.decoder.width, ('code', 'embed'), dtype=self.dtype)
     self.decoder = Decoder(size.decoder, patch_dim=size.patch_dim, **options)
 
   def __call__(self, image_BxTxHxWxC: jax.Array,

@@ -2,14 +2,20 @@
 
 Parameters are float32 whatever the compute `dtype`; norms compute in float32.
 Every parameter carries logical axis names, which `config.sharding.rules` map
-to mesh axes. Kernels are Xavier-uniform (fan-in and fan-out of each matrix
-that a fused kernel holds), biases zero, norm scales one.
+to mesh axes. Kernels are Xavier-uniform matrices, biases zero, norm scales
+one.
+
+Two habits make the step fast everywhere. A kernel is a plain matrix, used as
+it is stored: XLA then transposes neither it nor its gradient, and a scan over
+layers need not store a reshaped copy of it for the backward pass. And what is
+cheap to compute again is wrapped in `jax.checkpoint`: its inputs are stored,
+not its intermediate values (float32 copies, if the inputs are bfloat16).
 
 Dimensions: B batch, L tokens, D width, F hidden width of the MLP.
 """
 
+import functools
 import math
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,47 +39,45 @@ def constrain_batch(x_Bx: jax.Array) -> jax.Array:
   return jax.lax.with_sharding_constraint(x_Bx, PartitionSpec(axes))
 
 
+# A scan hides the forward pass from common subexpression elimination.
+_store_inputs = functools.partial(jax.checkpoint, prevent_cse=False)
+
+
 class Linear(nn.Module):
-  """Contracts the trailing axes of its input with a kernel, adds a bias.
+  """x @ kernel + bias over the last axis.
 
   Attributes:
-    features: trailing shape of the output.
-    axes: logical names of the kernel's axes, inputs first; their number
-      beyond `len(features)` is how many axes of the input are contracted.
-    stacked: how many leading `features` only count separate matrices (the 3
-      of q, k and v), which Xavier's fan must not include.
-    dtype: of the product; accumulation is float32.
+    features: width of the output.
+    axes: logical names of the kernel's two axes.
+    matrices: how many matrices side by side the kernel holds (the 3 of q, k
+      and v), of which Xavier's fan-out must count one.
+    dtype: of the product's operands; it accumulates in float32.
     out_dtype: of the output; `None` means `dtype`.
   """
-  features: Sequence[int]
-  axes: Sequence[str]
-  stacked: int = 0
-  use_bias: bool = True
+  features: int
+  axes: tuple[str, str]
+  matrices: int = 1
   dtype: jnp.dtype = jnp.float32
   out_dtype: jnp.dtype | None = None
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    contracted = len(self.axes) - len(self.features)
-    inputs = x.shape[x.ndim - contracted:]
-    shape = (*inputs, *self.features)
-    first_out = contracted + self.stacked
-    init = nn.initializers.variance_scaling(
-        1.0, 'fan_avg', 'uniform', in_axis=range(contracted),
-        out_axis=range(first_out, len(shape)),
-        batch_axis=range(contracted, first_out))
-    kernel = self.param(
-        'kernel', nn.with_logical_partitioning(init, tuple(self.axes)), shape)
-    dtype = self.out_dtype or self.dtype
-    y = jax.lax.dot_general(
-        x.astype(self.dtype), kernel.astype(self.dtype),
-        ((range(x.ndim - contracted, x.ndim), range(contracted)), ((), ())),
-        preferred_element_type=dtype)
-    if self.use_bias:
-      bias = self.param('bias', nn.with_logical_partitioning(
-          nn.initializers.zeros, tuple(self.axes[contracted:])), self.features)
-      y += bias.astype(dtype)
-    return y
+    width, dtype = x.shape[-1], self.out_dtype or self.dtype
+    limit = math.sqrt(6 / (width + self.features / self.matrices))
+    init = lambda *args: jax.random.uniform(
+        *args, minval=-limit, maxval=limit)
+    kernel = self.param('kernel', nn.with_logical_partitioning(
+        init, self.axes), (width, self.features))
+    bias = self.param('bias', nn.with_logical_partitioning(
+        nn.initializers.zeros, self.axes[1:]), (self.features,))
+
+    @_store_inputs
+    def product(x, kernel):
+      return jax.lax.dot(x.astype(self.dtype), kernel.astype(self.dtype),
+                         preferred_element_type=dtype)
+
+    y = product(x.reshape(-1, width), kernel) + bias.astype(dtype)
+    return y.reshape(*x.shape[:-1], self.features)
 
 
 class LayerNorm(nn.Module):
@@ -83,12 +87,18 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    x -= x.mean(-1, keepdims=True)
-    x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
-    x = x * _vector(self, 'scale', nn.initializers.ones, x.shape[-1])
-    x += _vector(self, 'bias', nn.initializers.zeros, x.shape[-1])
-    return x.astype(self.dtype)
+    scale = _vector(self, 'scale', nn.initializers.ones, x.shape[-1])
+    bias = _vector(self, 'bias', nn.initializers.zeros, x.shape[-1])
+
+    @_store_inputs
+    def normalize(x, scale, bias):
+      x = x.astype(jnp.float32)
+      x -= x.mean(-1, keepdims=True)
+      variance = jnp.square(x).mean(-1, keepdims=True)
+      x *= jax.lax.rsqrt(variance + self.epsilon)
+      return (x * scale + bias).astype(self.dtype)
+
+    return normalize(x, scale, bias)
 
 
 class RMSNorm(nn.Module):
@@ -98,10 +108,16 @@ class RMSNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    x *= jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + self.epsilon)
-    x = x * _vector(self, 'scale', nn.initializers.ones, x.shape[-1])
-    return x.astype(self.dtype)
+    scale = _vector(self, 'scale', nn.initializers.ones, x.shape[-1])
+
+    @_store_inputs
+    def normalize(x, scale):
+      x = x.astype(jnp.float32)
+      square = jnp.square(x).mean(-1, keepdims=True)
+      x *= jax.lax.rsqrt(square + self.epsilon)
+      return (x * scale).astype(self.dtype)
+
+    return normalize(x, scale)
 
 
 def _vector(module, name, init, size):
@@ -110,17 +126,19 @@ def _vector(module, name, init, size):
 
 
 class SwiGLU(nn.Module):
-  """down(silu(gate(x)) * value(x)); gate and value are one matrix product."""
+  """down(silu(gate(x)) * value(x)) (arXiv 2002.05202)."""
   hidden: int
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-    both_BxLx2xF = Linear((2, self.hidden), ('embed', 'gate', 'mlp'),
-                          stacked=1, dtype=self.dtype, name='up')(x_BxLxD)
-    h_BxLxF = nn.silu(both_BxLx2xF[..., 0, :]) * both_BxLx2xF[..., 1, :]
-    return Linear((x_BxLxD.shape[-1],), ('mlp', 'embed'), dtype=self.dtype,
-                  name='down')(h_BxLxF)
+    up, down = ('embed', 'mlp'), ('mlp', 'embed')
+    linear = functools.partial(Linear, dtype=self.dtype)
+    gate_BxLxF = linear(self.hidden, up, name='gate')(x_BxLxD)
+    value_BxLxF = linear(self.hidden, up, name='value')(x_BxLxD)
+    h_BxLxF = _store_inputs(lambda gate, value: nn.silu(gate) * value)(
+        gate_BxLxF, value_BxLxF)
+    return linear(x_BxLxD.shape[-1], down, name='down')(h_BxLxF)
 
 
 class GeluMLP(nn.Module):
@@ -130,11 +148,11 @@ class GeluMLP(nn.Module):
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-    h_BxLxF = nn.gelu(Linear((self.hidden,), ('embed', 'mlp'),
-                             dtype=self.dtype, name='up')(x_BxLxD),
-                      approximate=False)
-    return Linear((x_BxLxD.shape[-1],), ('mlp', 'embed'), dtype=self.dtype,
-                  name='down')(h_BxLxF)
+    linear = functools.partial(Linear, dtype=self.dtype)
+    h_BxLxF = linear(self.hidden, ('embed', 'mlp'), name='up')(x_BxLxD)
+    h_BxLxF = _store_inputs(functools.partial(nn.gelu, approximate=False))(
+        h_BxLxF)
+    return linear(x_BxLxD.shape[-1], ('mlp', 'embed'), name='down')(h_BxLxF)
 
 
 NORMS = {'layernorm': LayerNorm, 'rmsnorm': RMSNorm}

@@ -13,6 +13,8 @@ Dimensions: L tokens, K channels of a head, D width.
 
 import numpy as np
 
+from vitok import sizes
+
 THETA = 10000.0
 Grid = tuple[int, int, int]  # Tokens along time, rows, columns.
 NAMES = ('rope2d', 'rope3d', 'rope1d', 'sincos', 'learned', 'none')
@@ -22,8 +24,8 @@ def axis_split(channels: int, axes: int) -> tuple[int, ...]:
   """Channels of each axis; all even and positive.
 
   Two axes get halves. Of three, rows and columns each get a third rounded up
-  to a multiple of 4, and time, the shortest axis, the rest: 64 is 16, 24, 24
-  and 72 is 24, 24, 24.
+  to a multiple of 4, and time, the shortest axis, the rest: 64 is 16, 24, 24,
+  72 is 24, 24, 24 and 32 is 8, 12, 12.
 
   Raises:
     ValueError: `channels` cannot be split so.
@@ -37,7 +39,7 @@ def axis_split(channels: int, axes: int) -> tuple[int, ...]:
     split = (channels - 2 * space, space, space)
   if any(n < 2 or n % 2 for n in split):
     raise ValueError(
-        f'{channels} channels do not split over {axes} position axes: {split}')
+        f'{channels} channels do not split into {axes} even parts')
   return split
 
 
@@ -59,18 +61,10 @@ def _angles(grid, axes, channels):
 
 
 def rotation(name: str, grid: Grid, head_dim: int) -> np.ndarray | None:
-  """(2, L, K/2) float32 cosines and sines, or `None` if `name` is no rope.
-
-  Raises:
-    ValueError: the head dimension does not split, or `rope2d` is asked for a
-      clip, whose frames it could not tell apart.
-  """
+  """(2, L, K/2) float32 cosines and sines, or `None` if `name` is no rope."""
   if not name.startswith('rope'):
     return None
-  axes = int(name[4])
-  if axes == 2 and grid[0] > 1:
-    raise ValueError(f'rope2d has no time axis; {grid[0]} time steps given')
-  angles_LxK = _angles(grid, axes, head_dim)
+  angles_LxK = _angles(grid, int(name[4]), head_dim)
   return np.stack([np.cos(angles_LxK), np.sin(angles_LxK)]).astype(np.float32)
 
 
@@ -88,3 +82,16 @@ def sincos(grid: Grid, width: int) -> np.ndarray:
     parts += [np.sin(part), np.cos(part)]
     start += n // 2
   return np.concatenate(parts, -1).astype(np.float32)
+
+
+def misfit(name: str, grid: Grid, tower: sizes.Tower) -> str | None:
+  """Why positions `name` cannot serve a tower, or `None` if they can."""
+  if name == 'rope2d' and grid[0] > 1:
+    return f'cannot tell the {grid[0]} time steps of a clip apart'
+  try:
+    if name == 'sincos':
+      sincos(grid, tower.width)
+    rotation(name, grid, tower.head_dim)
+  except ValueError as error:
+    return str(error)
+  return None

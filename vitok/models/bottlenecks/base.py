@@ -65,5 +65,5 @@ class Bottleneck(nn.Module):
   def down(self, h_BxLxD: jax.Array) -> jax.Array:
     """Projects to `code_projection * channels` in float32; for `__call__`."""
     return layers.Linear(
-        (self.code_projection * self.channels,), ('embed', 'code'),
+        self.code_projection * self.channels, ('embed', 'code'),
         dtype=self.dtype, out_dtype=jnp.float32, name='down')(h_BxLxD)
