@@ -41,7 +41,6 @@ class Examples:
 
   Attributes:
     ranges: the numbers of each source's records.
-    unreadable: files left out of the indices when they were built.
     fingerprint: hash of indices and ranges.
   """
 
@@ -68,7 +67,6 @@ class Examples:
       self._starts.append(end)
       self.ranges.append(range(end + records.start, end + records.stop))
       end += len(source)
-    self.unreadable = [f for source in self._sources for f in source.unreadable]
     self.fingerprint = hashlib.sha256(repr([
         (source.fingerprint, numbers) for source, numbers
         in zip(self._sources, self.ranges, strict=True)]).encode()).hexdigest()

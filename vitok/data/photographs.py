@@ -107,7 +107,6 @@ class Photographs:
       this and twice this. A photograph with a shorter side gives its largest
       square, which is then enlarged.
   """
-  unreadable = ()
 
   def __init__(self, split: str, resolution: int):
     self._resolution, self._split = resolution, split

@@ -16,7 +16,10 @@ import bisect
 import collections
 import functools
 import hashlib
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,10 +68,18 @@ def check(config: Any) -> None:
                     'trained on', evaluation.split)
 
 
-def fingerprint(config: Any) -> str:
-  """Hash of what is trained and evaluated on: indices, splits, weights."""
-  parts = (_train_examples(config).fingerprint, tuple(config.data.weights),
-           _eval_examples(config).fingerprint)
+def fingerprint(config: Any, part: str = 'all') -> str:
+  """Hash of records: of their indices, splits and weights.
+
+  Args:
+    config: a config that `check` has passed.
+    part: 'evaluation': those evaluated on, 'train': those trained on, 'all'.
+  """
+  parts = []
+  if part in ('train', 'all'):
+    parts += [_train_examples(config).fingerprint, tuple(config.data.weights)]
+  if part in ('evaluation', 'all'):
+    parts += [_eval_examples(config).fingerprint, config.evaluation.count]
   return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -115,13 +126,12 @@ class TrainBatches(Iterator[Batch]):
   """Iterator over training batches; see `train_batches`.
 
   Attributes:
-    unreadable: {name: times it gave way}, as far as this process has read;
-      0 for those left out of the index.
+    unreadable: {name: times it gave way}, as far as this process has read.
   """
 
   def __init__(self, config, sharding, start):
     self._examples = _train_examples(config)
-    self.unreadable = _index_report(self._examples)
+    self.unreadable = collections.Counter()
     self._place = _Place(sharding, config.batch_size)
     batches = _train_dataset(self._examples, config, self._place.rows)
     self._host = _read_ahead(batches[start:], config.data.workers)
@@ -163,7 +173,7 @@ class EvalBatches:
 
   def __init__(self, config, sharding):
     self._examples = _eval_examples(config)
-    self.unreadable = _index_report(self._examples)
+    self.unreadable = collections.Counter()
     (numbers,) = self._examples.ranges
     numbers = numbers[:config.evaluation.count or None]
     self.count, self._workers = len(numbers), config.data.workers
@@ -291,13 +301,21 @@ def _read_ahead(batches, workers):
     if not flags.FLAGS.is_parsed():  # Workers are sent Grain's own flags.
       flags.FLAGS.mark_as_parsed()
     ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(workers),
-                              worker_init_fn=_hide_accelerators)
+                              worker_init_fn=_start_worker)
   return iter(ahead)
 
 
-def _hide_accelerators(worker, workers):
+def _start_worker(worker, workers):
+  """A worker leaves accelerators and signals to its parent and ends with it."""
   del worker, workers
   os.environ.update(JAX_PLATFORMS='cpu', CUDA_VISIBLE_DEVICES='')
+  for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+
+  def end():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+  threading.Thread(target=end, daemon=True).start()
 
 
 def _padded(numbers, position):
@@ -327,12 +345,6 @@ def _eval_examples(config):
       (evaluation.source or data.sources[0],), evaluation.split,
       size=data.resolution, crop=transforms.crop(evaluation.crop),
       name_of_filter=evaluation.filter, skip_unreadable=data.skip_unreadable)
-
-
-def _index_report(examples):
-  for name in examples.unreadable:
-    logging.warning('unreadable, left out of the index: %s', name)
-  return collections.Counter(dict.fromkeys(examples.unreadable, 0))
 
 
 def _report(batch, examples, unreadable):

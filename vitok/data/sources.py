@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 import tqdm
+from absl import logging
 from PIL import Image
 
 from vitok import errors
@@ -31,10 +32,8 @@ class Source(Protocol):
   """What every kind of source offers.
 
   Attributes:
-    unreadable: names left out of the index when it was built.
     fingerprint: hash of the index, equal wherever the data lie.
   """
-  unreadable: tuple[str, ...]
   fingerprint: str
 
   def __len__(self) -> int:
@@ -86,7 +85,11 @@ class Folder:
 
   If the folder has a subfolder named as the split, that is the split. If it
   has none of the usual names, all its images are the split 'train', to be
-  sliced: `train[:90%]` and `train[90%:]`.
+  sliced: `train[:90%]` and `train[90%:]`. Files whose header cannot be read
+  are left out of the index, counted and named, or refused.
+
+  Attributes:
+    unreadable: paths of the files left out.
   """
 
   def __init__(self, where, split, resolution, skip_unreadable):
@@ -118,6 +121,11 @@ class Folder:
           'source', f'folder:{root}', f'of {len(files)} images cannot be read: '
           + _listed('file', self.unreadable),
           '--config.data.skip_unreadable=True' if sizes else None)
+    for file in self.unreadable:
+      logging.warning('unreadable, left out: %s', os.path.join(root, file))
+    if self.unreadable:
+      logging.warning('%d of %d images in %s are left out',
+                      len(self.unreadable), len(files), root)
     self.fingerprint = _hash(*sizes.items())
 
   def __len__(self):
@@ -141,7 +149,6 @@ class ArrayRecords:
   A folder stands for all such files in it. If their names give splits, a
   split is the files of its name; files without are the split 'train'.
   """
-  unreadable = ()
 
   def __init__(self, where, split, resolution, skip_unreadable):
     del resolution, skip_unreadable
@@ -201,7 +208,6 @@ class Tfds:
   TFDS_DATA_DIR, or the path of a prepared version (`/data/cifar10/3.0.2`).
   Reading uses numpy alone: TensorFlow is not imported.
   """
-  unreadable = ()
 
   def __init__(self, where, split, resolution, skip_unreadable):
     del resolution, skip_unreadable
