@@ -1,9 +1,32 @@
-"""Eight virtual CPU devices for every test process."""
+"""Eight virtual CPU devices, and one cache of compiled programs for a session.
+
+Workers and the programs that tests start share the cache, so that each program
+is compiled once. A new session starts from an empty one.
+"""
+
+import os
+import pathlib
+import tempfile
 
 import jax
+import pytest
 from absl import flags
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()  # Grain's worker processes read them.
+
+
+def pytest_configure(config):
+  run = os.environ.get('PYTEST_XDIST_TESTRUNUID', f'one-{os.getpid()}')
+  cache = pathlib.Path(tempfile.gettempdir()) / f'vitok-tests-{run}'
+  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
+  jax.config.update('jax_compilation_cache_dir',
+                    os.environ['JAX_COMPILATION_CACHE_DIR'])
+
+
+@pytest.fixture(scope='session')
+def root():
+  """The checkout."""
+  return pathlib.Path(__file__).parents[1]

@@ -223,10 +223,11 @@ def test_tensorboard_events_hold_the_same_numbers(programs, tmp_path):
   trainer.train(runs.tiny(logging__tensorboard=True), tmp_path,
                 programs=programs)
   from tensorboard.backend.event_processing import event_accumulator
+  from tensorboard.util import tensor_util
   events = event_accumulator.EventAccumulator(str(tmp_path))
   events.Reload()
   lines = {line['step']: line for line in runs.lines(tmp_path)}
   tensor = events.Tensors('eval/psnr')[-1]
   assert tensor.step == 6
-  np.testing.assert_allclose(tensor.tensor_proto.float_val[0],
-                             lines[6]['eval/psnr'], rtol=1e-6)
+  value = tensor_util.make_ndarray(tensor.tensor_proto).item()
+  assert value == pytest.approx(lines[6]['eval/psnr'], rel=1e-6)
