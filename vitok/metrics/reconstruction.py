@@ -60,8 +60,9 @@ def quantised(model: Any, variables: Mapping, batch: Mapping,
 
   Args:
     model, variables, keys: as in `measure`.
-    batch: 'image', and 'step', a scalar in the latent's unit: means become
-      multiples of it; 0 leaves them as they are.
+    batch: 'image'; 'step', a scalar in the latent's unit, and 'offset' (c,) or
+      (1,): means become multiples of the step away from the offset; step 0
+      leaves them as they are.
 
   Returns:
     'psnr' (B,) and 'symbols' (B, L, c): the multiples as floats, the means
@@ -76,8 +77,9 @@ def quantised(model: Any, variables: Mapping, batch: Mapping,
     symbols = code.ids.reshape(*code.ids.shape[:2], -1)
   else:
     unit = jnp.where(step > 0, step, 1)
-    symbols = jnp.where(step > 0, jnp.round(z_BxLxc / unit), z_BxLxc)
-    z_BxLxc = symbols * unit
+    symbols = jnp.round((z_BxLxc - batch['offset']) / unit)
+    z_BxLxc = jnp.where(step > 0, symbols * unit + batch['offset'], code.z)
+    symbols = jnp.where(step > 0, symbols, code.z)
   size = model.size
   grid = (image.shape[1] // size.tubelet, image.shape[2] // size.patch,
           image.shape[3] // size.patch)
