@@ -58,7 +58,8 @@ def parse(key: str, text: str) -> Split:
 
 def _absolute(bound, count):
   percent = bound.endswith('%')
-  value = (round(float(bound[:-1]) * count / 100) if percent else int(bound))
-  if not -count <= value <= count:
+  value, most = ((float(bound[:-1]), 100) if percent else (int(bound), count))
+  if not -most <= value <= most:
     raise ValueError(f'{bound} is outside its {count} records')
+  value = round(value * count / 100) if percent else value
   return value + count if bound.startswith('-') else value

@@ -132,12 +132,11 @@ def decode(data: bytes, crop_of: Any, rng: np.random.Generator | None,
       image.draft(None, (math.ceil(width * size / w),
                          math.ceil(height * size / h)))
     image = to_rgb(image)
-  if (h, w) == (size, size):
-    image = image.crop((left, top, left + w, top + h))
-  else:
-    x, y = image.width / width, image.height / height  # Below 1 if drafted.
-    image = image.resize((size, size), FILTERS[name_of_filter], box=(
-        left * x, top * y, (left + w) * x, (top + h) * y))
+  x, y = image.width / width, image.height / height  # Below 1 if drafted.
+  image = image.crop((round(left * x), round(top * y),
+                      round((left + w) * x), round((top + h) * y)))
+  if image.size != (size, size):
+    image = image.resize((size, size), FILTERS[name_of_filter])
   return np.asarray(image)[None]
 
 
