@@ -10,7 +10,7 @@ every line of metrics.jsonl but its `clock/` keys, and per-image evaluations.
 When a run is DONE before the kills are spent, another round begins.
 
 Prints one line of JSON: kills by phase (none of the five may be zero), rounds,
-hashes, and `equal`. Exit code 0 only if all agree.
+hashes, and `equal`. Exit code 0 only if all agree and no phase was spared.
 
 The phase is what the trainer writes into $VITOK_PHASE_FILE, but `mid-save` is
 what the disk shows after the kill: a checkpoint that is half written or half
@@ -37,16 +37,17 @@ import numpy as np
 from vitok import errors
 from vitok.training import checkpoints
 
+DONE = 'DONE'
 REQUIRED = ('compile', 'step', 'evaluation', 'mid-save', 'report')
 _NAMES = dict(data='step', eval='evaluation')  # Of the trainer's clock.
 _FIELDS = ('step', 'params', 'opt', 'ema', 'stats')
 _POLL = 0.001  # Seconds.
-_KILLS_PER_ROUND = 6
 _PATIENCE = 300  # Seconds until a silent process counts as hung.
 CONFIG = {
     'seed': 3, 'total_steps': 48, 'batch_size': 4, 'ema_decay': 0.9,
-    'data.resolution': 32, 'checkpoint.every': 8, 'evaluation.every': 14,
-    'evaluation.count': 12, 'evaluation.batch_size': 4, 'evaluation.grid': 2,
+    'data.resolution': 16, 'checkpoint.every': 8, 'evaluation.every': 14,
+    'evaluation.count': 12, 'evaluation.batch_size': 6, 'evaluation.grid': 2,
+    'evaluation.coded': 0,
     'logging.every': 1, 'logging.tensorboard': False,
     'optimizer.reference_batch': 0, 'optimizer.learning_rate': 1e-3,
 }
@@ -102,7 +103,7 @@ class Trainer:
       process.wait()
     if process.returncode == -signal.SIGKILL:
       return self._phase()
-    if process.returncode:
+    if process.returncode or not (self.workdir / DONE).exists():
       raise RuntimeError(f'exit code {process.returncode}: '
                          f'{self._log.read_text()[-3000:]}')
     return None
@@ -165,7 +166,7 @@ def outcome(workdir):
       arrays[path.name] = {
           name: hashlib.sha256(file[name].tobytes()).hexdigest()
           for name in file.files}
-  done = json.loads((workdir / 'DONE').read_text())
+  done = json.loads((workdir / DONE).read_text())
   return dict(
       step=step, state=state, evaluations=arrays,
       metrics=[{key: value for key, value in line.items()
@@ -180,6 +181,15 @@ def differences(expected, found):
   return [part for part in expected if expected[part] != found[part]]
 
 
+def aim(counts, kills, rng):
+  """The phase to kill in next; None when all kills are spent."""
+  zero = [phase for phase in REQUIRED if not counts[phase]]
+  left = kills - counts.total()
+  if left > len(zero):
+    return rng.choice(REQUIRED)
+  return rng.choice(zero) if zero else None
+
+
 def kill_until(kills, seed, workdir, say):
   """Does it all; returns what is printed."""
   began = time.monotonic()
@@ -192,41 +202,23 @@ def kill_until(kills, seed, workdir, say):
   expected = outcome(first.workdir)
   say(f'uninterrupted: {time.monotonic() - began:.0f} s')
   starts, rounds, different = 0, 0, {}
-
-  def missing():
-    return [phase for phase in REQUIRED if not counts[phase]]
-
-  while counts.total() < kills or missing():
-    if rounds > kills + len(REQUIRED):
-      break  # A phase that cannot be met; `kills` shows its zero.
+  # The bound on rounds: a phase may be out of reach, and its zero is shown.
+  while aim(counts, kills, rng) and rounds < kills + len(REQUIRED):
     trainer = Trainer(workdir / f'round{rounds}', cache)
-    # Those met least first; a run can be killed at its end only once.
-    targets = sorted(REQUIRED[:-1], key=lambda phase: (counts[phase],
-                                                       rng.random()))
-    targets += rng.choices(REQUIRED[:-1], k=_KILLS_PER_ROUND - len(targets) - 1)
-    targets = [t for t in targets if t in missing() or counts.total() < kills]
-    rng.shuffle(targets)
-    for target in [*targets, 'report', None]:
-      left = kills - counts.total()
-      if target and left <= 0 and target not in missing():
-        continue
-      # Keep enough for phases that are still at zero.
-      if target and left <= len(missing()) and target not in missing():
-        continue
+    while not (trainer.workdir / DONE).exists():
+      target = aim(counts, kills, rng)
       visit = 0 if target in ('compile', 'report') else rng.randrange(2)
       phase = trainer.run(durations, target, visit, rng.random())
-      if phase is None:
-        break
-      counts[phase] += 1
-      say(f'round {rounds}: aimed at {target}, killed in {phase}')
-    found = outcome(trainer.workdir)
-    if bad := differences(expected, found):
+      if phase:
+        counts[phase] += 1
+        say(f'round {rounds}: aimed at {target}, killed in {phase}')
+    if bad := differences(expected, outcome(trainer.workdir)):
       different[f'round{rounds}'] = bad
     starts += trainer.starts
     rounds += 1
   return dict(
-      equal=not different and not missing(), kills=dict(counts),
-      total=counts.total(), rounds=rounds, starts=starts, different=different,
+      equal=not different, kills=dict(counts), total=counts.total(),
+      rounds=rounds, starts=starts, different=different,
       step=expected['step'], lines=len(expected['metrics']),
       state=expected['state'], seed=seed,
       seconds=round(time.monotonic() - began))
@@ -249,7 +241,8 @@ def main():
     workdir.mkdir(parents=True, exist_ok=True)
     result = kill_until(flags.kills, flags.seed, workdir, say)
   print(json.dumps(result))
-  return 0 if result['equal'] else 1
+  hit = all(result['kills'][phase] for phase in REQUIRED)
+  return 0 if result['equal'] and hit else 1
 
 
 if __name__ == '__main__':

@@ -25,7 +25,7 @@ def killed(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('kills')
   process = subprocess.run(
       [sys.executable, str(TOOL), '--kills=5', '--seed=1',
-       f'--workdir={workdir}'], capture_output=True, text=True, timeout=300)
+       f'--workdir={workdir}'], capture_output=True, text=True, timeout=900)
   assert process.returncode == 0, process.stdout + process.stderr
   return workdir, process.stdout
 
