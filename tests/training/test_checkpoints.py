@@ -259,6 +259,8 @@ def test_another_tree_is_an_error_that_never_falls_back(
   assert _steps(tmp_path) == ['2', '4']
 
 
+# Orbax closes an event loop under a write that is still to fail.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_full_disk_is_an_error_with_the_path_and_the_last_one_survives(
     tmp_path):
   saver = _open(tmp_path, keep=1)
