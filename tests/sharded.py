@@ -69,9 +69,10 @@ def compiled_step(made: Any, at: program_lib.Program) -> Any:
                          at.run_arguments(made))
 
 
-def losses(made: Any, steps: int = 4) -> list[float]:
+def losses(made: Any, at: program_lib.Program | None = None,
+           steps: int = 4) -> list[float]:
   """The loss of each step from the config's first state."""
-  at = program(made)
+  at = at or program(made)
   arguments = at.run_arguments(made)
   state, step, found = at.init(arguments), compiled_step(made, at), []
   for number in range(steps):

@@ -8,7 +8,7 @@ import pytest
 
 from tests import sharded
 from tests.training import hlo
-from vitok import sizes
+from vitok import accounting, sizes
 from vitok.accounting import parameters
 
 MESHES = {'data-parallel': (8, 1, 1), 'fsdp': (1, 8, 1), '2x2x2': (2, 2, 2)}
@@ -19,11 +19,62 @@ def _one_device():
   return sharded.losses(sharded.config())
 
 
+@functools.cache
+def _fsdp():
+  """The default step with everything over FSDP: config, program, compiled."""
+  config = sharded.config(1, 8, 1)
+  at = sharded.program(config)
+  return config, at, sharded.compiled_step(config, at)
+
+
 @pytest.mark.parametrize('mesh', MESHES)
 def test_losses_equal_those_of_one_device(mesh):
+  config, at = sharded.config(*MESHES[mesh]), None
+  if mesh == 'fsdp':
+    config, at, _ = _fsdp()
   np.testing.assert_allclose(
-      sharded.losses(sharded.config(*MESHES[mesh])), _one_device(), rtol=1e-5)
+      sharded.losses(config, at), _one_device(), rtol=1e-5)
   assert _one_device()[-1] < _one_device()[0]
+
+
+def _check_traffic(at, compiled):
+  """3P(n-1)/n: kernels gathered forward and backward, gradients scattered.
+
+  Only the body of the layer loop gathers kernels of layers; the embedding, the
+  un-embedding and the bottleneck, which are in no loop, are gathered outside.
+  """
+  moved = hlo.collectives(compiled.as_text())
+  ring = 4 * 7 / 8  # Bytes sent for each number that is gathered.
+  whole = sum(x.size for x in jax.tree.leaves(at.abstract.params))
+  assert sum(c.wire_bytes * c.times for c in moved) <= 1.1 * 3 * whole * ring
+  stacked = sum(
+      x.size for side in ('encoder', 'decoder') for x in jax.tree.leaves(
+          at.abstract.params['autoencoder'][side]['blocks']))
+  outside = sum(c.wire_bytes for c in moved
+                if c.op == 'all-gather' and not c.in_loop)
+  assert outside <= 2 * (whole - stacked) * ring  # Forward and backward.
+
+
+def test_fsdp_step_sends_two_gathers_and_one_scatter():
+  _, at, compiled = _fsdp()
+  _check_traffic(at, compiled)
+
+
+def test_fsdp_step_with_remat_sends_no_more():
+  config = sharded.config(1, 8, 1, model__remat='full')
+  at = sharded.program(config)
+  _check_traffic(at, sharded.compiled_step(config, at))
+
+
+def test_fsdp_step_needs_the_temporary_memory_that_is_accounted():
+  config, _, compiled = _fsdp()
+  memory = accounting.describe(
+      sizes.from_config(config.model), 1, config.data.resolution,
+      batch=config.batch_size, mesh=config.mesh, sharding=config.sharding,
+      devices=8)['memory']
+  predicted = sum(memory[part] for part in (
+      'gradients', 'activations', 'gathered'))
+  assert compiled.memory_analysis().temp_size_in_bytes <= 1.3 * predicted
 
 
 def _bytes_on_first_device(tree):
@@ -64,27 +115,3 @@ def test_tensor_parallel_step_gathers_no_kernel():
              if x.ndim == 3}
   assert not [c for c in moved if c.op == 'all-gather'
               and c.shape[-2:] in kernels]
-
-
-@pytest.mark.parametrize('remat', ['none', 'full'])
-def test_fsdp_step_sends_no_more_than_gathers_and_a_reduce_scatter(remat):
-  """3P(n-1)/n: kernels gathered forward and backward, gradients scattered.
-
-  Only the body of the layer loop gathers kernels of layers; the embedding, the
-  un-embedding and the bottleneck, which are in no loop, are gathered outside.
-  """
-  config = sharded.config(1, 8, 1, width=256, heads=4, depth=3,
-                          model__remat=remat, batch_size=32)
-  at = sharded.program(config)
-  compiled = sharded.compiled_step(config, at)
-  moved = hlo.collectives(compiled.as_text())
-  leaves = jax.tree.leaves(at.abstract.params)
-  whole = sum(4 * x.size for x in leaves)
-  sent = sum(c.wire_bytes * c.times for c in moved)
-  assert sent <= 1.1 * 3 * whole * 7 / 8
-  gathered = sum(c.wire_bytes * c.times for c in moved
-                 if c.op == 'all-gather' and not c.in_loop)
-  alone = sum(4 * x.size for x in jax.tree.leaves(
-      {name: {key: leaf for key, leaf in part.items() if key != 'blocks'}
-       for name, part in at.abstract.params['autoencoder'].items()}))
-  assert gathered <= 2 * alone * 7 / 8  # Forward and backward.

@@ -74,12 +74,13 @@ class Program:
 
   def run_arguments(self, config: Any) -> step_lib.Run:
     """The arguments by which `config` differs from others of the program."""
-    return jax.device_put(
-        step_lib.Run(key=jax.random.key(config.seed),
-                     total_steps=np.float32(config.total_steps),
-                     learning_rate=np.float32(
-                         config.optimizer.learning_rate)),
-        self.replicated)
+    # As NumPy: an array of one process cannot be put on the devices of all.
+    data = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
+    data, total_steps, learning_rate = jax.device_put(
+        (data, np.float32(config.total_steps),
+         np.float32(config.optimizer.learning_rate)), self.replicated)
+    return step_lib.Run(jax.random.wrap_key_data(data), total_steps,
+                        learning_rate)
 
   def init(self, run: step_lib.Run) -> base.State:
     """The state of step 0, each device making its own part."""
