@@ -8,18 +8,19 @@ import shutil
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import skimage.metrics
-import tiny_run
 
 import vitok
+from tests import tiny_run
 from vitok import data, errors, evaluate
 from vitok.metrics import image as image_metrics
 from vitok.metrics import protocol
 from vitok.training import mesh
 
-COUNT = 30
+COUNT = 24
 # A matrix product sums in another order at another batch size: reconstructions
 # differ by 1e-6, which moves a value across a rounding step now and then.
 DECIBEL, SSIM = 2e-3, 2e-4
@@ -28,7 +29,7 @@ DECIBEL, SSIM = 2e-3, 2e-4
 @pytest.fixture(scope='module')
 def runs(tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs')
-  tiny_run.make(folder / 'run', steps=(3, 7), ema_decay=.9)
+  tiny_run.make(folder / 'run', steps=(3, 7))
   return folder
 
 
@@ -74,8 +75,9 @@ def test_numbers_are_scikit_images_on_the_restored_model(runs, result):
 @pytest.mark.parametrize('size', [1, 7, 64])
 def test_equal_for_any_batch_size_and_padding(runs, result, size, tmp_path):
   shutil.copytree(runs / 'run', tmp_path / 'run')
+  # On eight devices a batch of one would be rounded up to eight.
   other = evaluate.evaluate(tmp_path / 'run', changes={
-      'evaluation.batch_size': size})
+      'evaluation.batch_size': size}, devices=jax.devices()[:1])
   ours, theirs = _columns(result), _columns(other)
   np.testing.assert_array_equal(ours['index'], theirs['index'])
   np.testing.assert_array_equal(ours['group'], theirs['group'])

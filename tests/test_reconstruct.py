@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import skimage.data
-import tiny_run
 from PIL import Image
 
 import vitok
+from tests import tiny_run
 from vitok import errors, loading, reconstruct
 from vitok.metrics import image as image_metrics
 

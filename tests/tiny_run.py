@@ -1,12 +1,13 @@
-"""A run's workdir, made in seconds: checkpoints of untrained parameters."""
+"""A run's workdir without training: checkpoints of initial parameters."""
 
 import jax
 
+from tests import runs
 from vitok import config as config_lib
 from vitok import files
 from vitok.training import checkpoints, program
 
-SIDE = 16  # Pixels.
+SIDE = runs.TINY['data.resolution']  # Pixels.
 
 
 def make(workdir, steps=(3,), **changes):
@@ -15,11 +16,7 @@ def make(workdir, steps=(3,), **changes):
   Parameters of step n are the initial ones times 1 + n / 10; the moving
   average, if there is one, is half of them.
   """
-  config = config_lib.override(config_lib.default(), {
-      'model.name': 'F-F/8', 'data.resolution': SIDE, 'batch_size': 8,
-      'evaluation.batch_size': 8, 'evaluation.count': 30,
-      'evaluation.grid': 3, 'evaluation.coded': 0, 'checkpoint.keep': 9,
-      'logging.tensorboard': False, **changes})
+  config = runs.tiny(checkpoint__keep=len(steps), **changes)
   built = program.Program(config)
   state = built.init(built.run_arguments(config))
   saver = checkpoints.Checkpoints(workdir, config.checkpoint)

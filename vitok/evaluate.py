@@ -28,13 +28,15 @@ _UNITS = {'psnr': 'dB', 'kl_bits': 'bits', 'coded_bits': 'bits',
 
 
 def evaluate(workdir: Any, checkpoint: int | None = None,
-             changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+             changes: Mapping[str, Any] | None = None,
+             devices: Any = None) -> dict[str, Any]:
   """Measures a checkpoint and writes the files of an evaluation.
 
   Args:
     workdir: of the run; local or `gs://`.
     checkpoint: step; by default the newest whole checkpoint.
     changes: {dotted key: value} of `config.evaluation` and the like.
+    devices: those to use; all by default.
 
   Returns:
     {'workdir', 'step', 'parameters', 'metrics': {'eval/psnr': ...},
@@ -61,7 +63,7 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
               if leaf.startswith(_MAY_CHANGE)]))
   config_lib.override(config, changes or {})
   validation.check(config)
-  built = program.Program(config)
+  built = program.Program(config, devices)
   state, step = loading.restore_state(workdir, built.abstract, checkpoint)
   arguments = built.run_arguments(config)
   batches = data.eval_batches(config, built.batch_sharding)

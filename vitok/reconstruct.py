@@ -47,6 +47,7 @@ def read(paths: Sequence[str], config: Any) -> tuple[np.ndarray, list[str]]:
   """
   from vitok.data import transforms
   evaluation, size = config.evaluation, config.data.resolution
+  crop_of = transforms.crop(evaluation.crop)
   images, told = [], []
   for path in paths:
     path = pathlib.Path(path)
@@ -58,14 +59,14 @@ def read(paths: Sequence[str], config: Any) -> tuple[np.ndarray, list[str]]:
                               near and str(folder / near))
     seen = []
 
-    def crop(height, width, seen=seen):
-      box = transforms.CROPS[evaluation.crop](height, width)
+    def crop(height, width, rng, seen=seen):
+      box = crop_of(height, width, rng)
       seen[:] = [f'{width}x{height}', f'{box[3]}x{box[2]} at {box[1]},{box[0]}']
       return box
 
     try:
-      images.append(transforms.decode(path.read_bytes(), crop, size,
-                                      evaluation.filter, draft=False))
+      images.append(transforms.decode(path.read_bytes(), crop, None, size,
+                                      evaluation.filter, fast=False))
     except Exception as error:  # Pillow raises many kinds for broken files.
       raise errors.InputError(
           'IMAGE', str(path),
