@@ -45,26 +45,30 @@ def program(made: Any) -> program_lib.Program:
   return program_lib.Program(made, jax.devices()[:size])
 
 
-def batch(made: Any, sharding: jax.sharding.Sharding, step: int) -> Any:
-  """The batch of a step: numbers which do not know of the mesh."""
+def _numpy_batch(made, step):
   rng, rows = np.random.default_rng(step), made.batch_size
   size = made.data.resolution
-  arrays = {
+  return {
       'image': rng.uniform(-1, 1, (rows, 1, size, size, 3)).astype('float32'),
       'mask': np.ones(rows, bool),
       'index': np.arange(rows, dtype='int32') + step * rows,
       'group': np.arange(rows, dtype='int32') + step * rows}
+
+
+def batch(made: Any, sharding: jax.sharding.Sharding, step: int) -> Any:
+  """The batch of a step: numbers which do not know of the mesh."""
   return jax.tree.map(lambda x: jax.make_array_from_callback(
-      x.shape, sharding, lambda rows: x[rows]), arrays)
+      x.shape, sharding, lambda rows: x[rows]), _numpy_batch(made, step))
 
 
 def abstract_batch(made: Any, sharding: jax.sharding.Sharding) -> Any:
   """Shapes and sharding of `batch`."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=sharding), batch(made, sharding, 0))
+      x.shape, x.dtype, sharding=sharding), _numpy_batch(made, 0))
 
 
 def compiled_step(made: Any, at: program_lib.Program) -> Any:
+  """The config's step, ahead of any batch."""
   return at.compile_step(abstract_batch(made, at.batch_sharding),
                          at.run_arguments(made))
 

@@ -50,7 +50,7 @@ class Collective:
 
 def collectives(text: str) -> list[Collective]:
   """Every collective of a compiled program's text, loops' bodies included."""
-  program, entry = _parse(text)
+  program, entry = parse(text)
   found = []
   for computation, times in _reached(program, entry, 1):
     for instruction in program[computation]:
@@ -154,7 +154,7 @@ def _group_size(attributes) -> int:
   return len(first.group(1).split(',')) if first else 1
 
 
-def _parse(text):
+def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
   """{computation: [Instruction]}, and the name of the entry."""
   program, entry, body = {}, None, None
   for line in re.sub(r'/\*.*?\*/', '', text).splitlines():
