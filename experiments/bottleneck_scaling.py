@@ -36,7 +36,7 @@ PRESETS = {
               ('A-F', 4, (1, 2, 4, 8, 16), 3.3e-3, 'none')),
         steps=400, seeds=2,
         repeated=('p8c4', 'p8c16', 'p8c64', 'p4c2', 'p4c16'),
-        multiples=(), arms={'per_nat': 'ends'}, equal_price=256,
+        multiples=(), arms={'per_nat': ('p8c2', 'p8c64')}, equal_price=256,
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
         evaluation=dict(split='test', batch_size=141, count=1000, coded=128),
         logging=dict(every=50, tensorboard=False), dtype='float32'),
@@ -142,5 +142,5 @@ def units(preset):
       points, steps=numbers['steps'],
       seeds={name: numbers['seeds'] for name in numbers['repeated']},
       longer=ends, tuned=ends, multiples=numbers['multiples'],
-      arms={arm: (changes[arm], chosen[which])
+      arms={arm: (changes[arm], chosen.get(which, which))
             for arm, which in numbers['arms'].items()})

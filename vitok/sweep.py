@@ -36,7 +36,9 @@ def main(arguments=None):
   arguments = sys.argv[1:] if arguments is None else list(arguments)
   with errors.exits_on_input_error():
     overrides, rest = config_lib.split_flags(arguments)
-    flags = _parser().parse_args(rest)
+    flags, unknown = _parser().parse_known_args(rest)
+    if unknown:  # Said by the command's own parser, which knows its flags.
+      flags.parser.error(f'unrecognized arguments: {" ".join(unknown)}')
     experiment = sweeps.load(flags.experiment, overrides)
     options = [f'--config.{key}={value}' for key, value in overrides.items()]
     return flags.command(experiment, flags, options) or 0
@@ -173,7 +175,7 @@ def _parser():
 
   def command(function, name, summary):
     one = commands.add_parser(name, help=summary, description=summary)
-    one.set_defaults(command=function)
+    one.set_defaults(command=function, parser=one)
     one.add_argument('experiment', metavar='EXPERIMENT[:PRESET]')
     one.add_argument('--workdir', help='folder of the sweep; may be gs://')
     return one

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
+from vitok import config as config_lib
 from vitok import data, errors, files, sizes
 from vitok.metrics import files as metric_files
 from vitok.metrics import image as image_metrics
@@ -30,6 +31,7 @@ from vitok.metrics import protocol, table
 from vitok.sweeps.experiment import Experiment
 
 TRAIN_IMAGES = 2048  # Augmented as in training.
+_READ = 256  # Of them at a time.
 
 
 def write(experiment: Experiment, workdir,
@@ -116,16 +118,20 @@ def fit_pca(config, tubelet: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
   """Principal components of training patches.
 
   Args:
-    config: whose training batches are taken, augmented, from step 0 on.
+    config: whose first training images are taken, augmented.
     tubelet, patch: frames and pixels of a patch.
 
   Returns:
     mean (D,) and orthonormal basis (D, D), columns by falling variance,
     float32, for pixels in [-1, 1].
   """
+  # The stream of records does not depend on the size of a batch.
+  config = config_lib.override(config.copy_and_resolve_references(),
+                               {'batch_size': _READ})
   total, count, square_DxD = 0.0, 0, 0.0
-  for step in range(-(-TRAIN_IMAGES // config.batch_size)):
-    image = data.host_batch(config, step)['image']
+  for start in range(0, TRAIN_IMAGES, _READ):
+    rows = range(min(_READ, TRAIN_IMAGES - start))
+    image = data.host_batch(config, start // _READ, rows)['image']
     x_NxD = np.asarray(patches(image, tubelet, patch), np.float64)
     x_NxD = x_NxD.reshape(-1, x_NxD.shape[-1])
     total = total + x_NxD.sum(0)

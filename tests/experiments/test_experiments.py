@@ -1,0 +1,164 @@
+"""What METHOD asks of a design, for every experiment and preset."""
+
+import pathlib
+
+import pytest
+
+from vitok import sizes, sweeps, validation
+from vitok.scaling import claims as claims_lib
+from vitok.sweeps import price as price_lib
+from vitok.training import program
+
+FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
+NAMES = ('bottleneck_scaling', 'encoder_scaling', 'decoder_scaling')
+PRESETS = ('cpu', 'gpu1', 'gpu', 'paper')
+EVERY = [(name, preset) for name in NAMES for preset in PRESETS]
+HERE = {'data.sources': 'photographs', 'evaluation.split': 'test'}
+
+
+def load(name, preset='cpu', overrides=None):
+  return sweeps.load(f'{FOLDER / name}.py:{preset}', overrides)
+
+
+def law(experiment):
+  return [(unit, experiment.resolve(unit)) for unit in experiment.units
+          if unit.factors['role'] == 'law']
+
+
+def floats(config):
+  return sizes.from_config(config.model).code_floats(1, config.data.resolution)
+
+
+@pytest.mark.parametrize('name, preset', EVERY)
+def test_every_unit_can_run(name, preset):
+  experiment = load(name, preset, HERE)
+  for unit in experiment.units:
+    validation.check(experiment.resolve(unit))
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_claims_parse_and_the_docstring_says_how_it_is_judged(name):
+  experiment = load(name)
+  assert claims_lib.parse(experiment.claims)
+  for word in ('Reproduces', 'Varied:', 'Held', 'Judged:', 'figure'):
+    assert word in experiment.about
+
+
+@pytest.mark.parametrize('name, preset', EVERY)
+def test_units_of_a_configuration_differ_in_seed_steps_and_rate_alone(
+    name, preset):
+  free = {'seed', 'total_steps', 'optimizer.learning_rate'}
+  shared = {}
+  for unit in load(name, preset).units:
+    if unit.factors['role'] == 'arm':
+      continue
+    rest = {k: v for k, v in unit.overrides.items() if k not in free}
+    assert shared.setdefault(unit.factors['configuration'], rest) == rest
+
+
+@pytest.mark.parametrize('name, preset', EVERY)
+def test_designs_have_seeds_and_longer_ends(name, preset):
+  experiment = load(name, preset)
+  seeds = {}
+  for unit, config in law(experiment):
+    seeds.setdefault(unit.factors['configuration'], set()).add(config.seed)
+  again = sum(len(values) - 1 for values in seeds.values())
+  assert again >= 3  # Degrees of freedom of the pure error.
+  if name != 'bottleneck_scaling':
+    assert len(seeds) >= 3 and all(len(s) == 3 for s in seeds.values())
+  longer = [unit for unit in experiment.units
+            if unit.factors['role'] == 'longer']
+  assert len(longer) >= 2
+  ends = {unit.factors['configuration'] for unit in longer}
+  assert ends <= set(seeds)
+
+
+@pytest.mark.parametrize('name, preset', EVERY)
+def test_three_rates_at_the_ends_where_the_preset_pays(name, preset):
+  rates = {}
+  for unit in load(name, preset).units:
+    if unit.factors['role'] in ('law', 'rate'):
+      rates.setdefault(unit.factors['configuration'], set()).add(
+          unit.overrides['optimizer.learning_rate'])
+  tuned = [label for label, values in rates.items() if len(values) == 3]
+  if (name, preset) == ('bottleneck_scaling', 'cpu'):
+    assert not tuned
+  else:
+    assert len(tuned) >= 2
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_equal_code_sizes_are_reached_in_several_ways(preset):
+  ways = {}
+  for _, config in law(load('bottleneck_scaling', preset)):
+    ways.setdefault(floats(config), set()).add(
+        sizes.from_config(config.model).patch)
+  assert len(ways) >= 4
+  # Enough to tell tokens from channels: the paper's grid overlaps least.
+  assert sum(len(patches) > 1 for patches in ways.values()) >= 5
+
+
+@pytest.mark.parametrize('name, preset', [
+    pair for pair in EVERY if pair != ('bottleneck_scaling', 'paper')])
+def test_towers_are_at_least_as_wide_as_a_patch_has_numbers(name, preset):
+  for _, config in law(load(name, preset)):
+    size = sizes.from_config(config.model)
+    assert min(size.encoder.width, size.decoder.width) >= size.patch_dim
+
+
+def test_the_papers_exception_is_tested_by_wide_towers():
+  experiment = load('bottleneck_scaling', 'paper')
+  wide = [experiment.resolve(unit) for unit in experiment.units
+          if unit.factors.get('arm') == 'wide']
+  assert len(wide) == 5
+  for config in wide:
+    size = sizes.from_config(config.model)
+    assert size.encoder.width == size.decoder.width == size.patch_dim
+
+
+def test_the_cpu_sweep_is_iso_flop_and_fits_two_cores():
+  experiment = load('bottleneck_scaling')
+  value = price_lib.price(experiment, device='h100')
+  flops = [row['train_flops'] for row in value['units']
+           if row['role'] == 'law']
+  assert max(flops) / min(flops) < 1.1
+  assert value['total']['train_flops'] < 60e12
+  # Compiling costs more than training a unit: few programs.
+  assert len({program.signature(experiment.resolve(unit))
+              for unit in experiment.units}) <= 13
+
+
+def test_a_nat_costs_the_same_for_every_code_of_the_arm():
+  experiment = load('bottleneck_scaling', 'paper')
+  at = {}
+  for unit in experiment.units:
+    config = experiment.resolve(unit)
+    if unit.factors['role'] == 'arm' and unit.factors['arm'] == 'per_nat':
+      numbers = 3 * config.data.resolution**2
+      at[floats(config)] = config.loss.kl_weight / numbers
+  assert len(at) > 2 and len(set(at.values())) == 1
+  # As dear as under the mean where the code has 4096 floats.
+  assert at.popitem()[1] == pytest.approx(1e-3 / 4096)
+
+
+# Hours, devices: a day on one accelerator, days on a node.
+@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('preset, count, limit', [
+    ('gpu1', 1, 24), ('gpu', 8, 48), ('paper', 8, 24 * 14)])
+def test_prices_and_memory_fit_the_machine_of_the_preset(
+    name, preset, count, limit):
+  value = price_lib.price(load(name, preset), device='h100', count=count)
+  assert value['total']['hours'] < limit
+  assert value['total']['bytes_per_device'] < 80e9
+
+
+@pytest.mark.parametrize('name, preset', EVERY)
+def test_every_design_can_detect_what_it_claims(name, preset):
+  experiment = load(name, preset)
+  value = price_lib.price(experiment, device='h100')
+  for claim in claims_lib.parse(experiment.claims):
+    effect = value['smallest_effects'][claim.name]
+    if claim.rule == 'predicts':
+      assert effect is None
+    else:
+      assert effect < claim.margin

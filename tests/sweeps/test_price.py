@@ -1,0 +1,80 @@
+import json
+import pathlib
+
+import pytest
+
+from vitok import accounting, errors, sizes, sweeps
+from vitok.sweeps import price as price_lib
+
+TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
+
+
+@pytest.fixture(scope='module')
+def value():
+  return price_lib.price(sweeps.load(TINY), device='h100', efficiency=0.5)
+
+
+def test_a_units_price_is_accounting_times_steps_and_batch(value):
+  experiment = sweeps.load(TINY)
+  config = experiment.resolve(experiment.units[0])
+  described = accounting.describe(
+      sizes.from_config(config.model), 1, 16, batch=4,
+      positions=config.model.positions)
+  row = value['units'][0]
+  assert row['unit'] == 'p8c4-seed0' and row['role'] == 'law'
+  assert row['parameters'] == described['parameters']['total']
+  assert row['bytes_per_device'] == described['memory']['total']
+  flops = described['flops']['train_step'] * 4 * 2
+  assert row['train_flops'] == flops
+  assert row['hours'] == pytest.approx(flops / (494.7e12 * 0.5) / 3600)
+
+
+def test_the_total_is_the_sum_and_the_largest_memory(value):
+  rows = value['units']
+  assert value['total']['train_flops'] == sum(r['train_flops'] for r in rows)
+  assert value['total']['bytes_per_device'] == max(
+      row['bytes_per_device'] for row in rows)
+  assert value['total']['hours'] == pytest.approx(sum(
+      row['hours'] for row in rows))
+
+
+def test_more_devices_take_less_time_and_memory(value):
+  eight = price_lib.price(sweeps.load(TINY), device='h100', count=4,
+                          efficiency=0.5)
+  assert eight['total']['hours'] == pytest.approx(value['total']['hours'] / 4)
+  assert eight['total']['bytes_per_device'] < value['total'][
+      'bytes_per_device']
+
+
+def test_the_local_peak_is_measured():
+  local = price_lib.price(sweeps.load(TINY))
+  assert local['device'] == 'local' and local['peak_flops'] > 1e9
+
+
+def test_every_claim_has_the_smallest_effect_that_the_design_detects(value):
+  assert value['smallest_effects']['code_size_sets_quality'] > 0
+
+
+def test_price_json_is_never_rewritten(tmp_path):
+  experiment = sweeps.load(TINY)
+  lines = []
+  first = price_lib.write(experiment, tmp_path, lines.append, device='h100')
+  before = (tmp_path / 'price.json').read_text()
+  again = price_lib.write(experiment, tmp_path, lines.append, device='v4')
+  assert again == json.loads(json.dumps(first)) and len(lines) == 1
+  assert (tmp_path / 'price.json').read_text() == before
+
+
+def test_the_table_ends_with_the_total_and_the_smallest_effects(value):
+  shown = price_lib.show(value)
+  assert 'hours on 1 x h100 (495 TFLOP/s peak) at 50% of it' in shown
+  assert shown.splitlines()[4].startswith('total')
+  assert 'code_size_sets_quality: 0.' in shown
+
+
+@pytest.mark.parametrize('options, key', [
+    (dict(device='h1000'), '--device'), (dict(count=-1), '--devices'),
+    (dict(efficiency=0), '--efficiency')])
+def test_odd_devices_are_refused(options, key):
+  with pytest.raises(errors.InputError, match=key):
+    price_lib.price(sweeps.load(TINY), **options)
