@@ -97,7 +97,7 @@ def describe(result: Mapping[str, Any]) -> str:
            f'{result["parameters"]} parameters']
   lines += [f'{name:>14}  {value}' for name, value in
             {'protocol': result['protocol']['id'],
-             **result['protocol']}.items() if name != 'id']
+             **result['protocol']}.items() if name != 'id'] + ['']
   numbers = {name.partition('/')[2]: value
              for name, value in result['metrics'].items()}
   for name, value in numbers.items():
@@ -123,9 +123,13 @@ def main(arguments=None):
     parser.add_argument('--checkpoint', type=int)
     parser.add_argument('--distributed', action='store_true')
     flags = parser.parse_args(rest)
+    import jax
+
     from vitok.training import runtime
     runtime.prepare(flags.distributed)
-    print(describe(evaluate(flags.workdir, flags.checkpoint, changes)))
+    result = evaluate(flags.workdir, flags.checkpoint, changes)
+    if jax.process_index() == 0:
+      print(describe(result))
 
 
 if __name__ == '__main__':
