@@ -176,7 +176,9 @@ class EvalBatches:
     self.unreadable = collections.Counter()
     (numbers,) = self._examples.ranges
     numbers = numbers[:config.evaluation.count or None]
-    self.count, self._workers = len(numbers), config.data.workers
+    self.count = len(numbers)
+    # Workers take seconds to start, at every evaluation.
+    self._workers = config.data.workers if self.count >= 5000 else 0
     devices = sharding.num_devices
     parts = devices // sharding.shard_shape((devices,))[0]
     self._batch_size = -(-config.evaluation.batch_size // parts) * parts
@@ -242,7 +244,10 @@ class _Rows(grain.MapDataset):
 
 
 def _train_dataset(examples, config, rows):
-  """Rows of every training batch, by step, without end."""
+  """Rows of every training batch, by step, without end.
+
+  Grain makes whole numbers of the weights, right to 1% of each.
+  """
   streams = [_shuffled(numbers, _seed(config.seed, 1 + i)).repeat()
              for i, numbers in enumerate(examples.ranges)]
   stream = streams[0] if len(streams) == 1 else grain.MapDataset.mix(
