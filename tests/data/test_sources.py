@@ -214,4 +214,5 @@ data.host_batch(made, 0, [0])
 assert not {'tensorflow', 'tensorflow_datasets'} & set(sys.modules)
 '''
   root = pathlib.Path(__file__).parents[2]
-  subprocess.run([sys.executable, '-c', program], check=True, cwd=root)
+  subprocess.run([sys.executable, '-c', program], check=True,
+                 env=dict(os.environ, PYTHONPATH=str(root)))

@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -135,7 +136,7 @@ def test_the_override_is_printed(tool, monkeypatch, tmp_path, capsys):
 
 def test_unknown_data_sets_are_refused_in_one_line():
   done = subprocess.run([sys.executable, str(TOOL), 'cifar'],
-                        capture_output=True, text=True,
-                        cwd=TOOL.parents[1], check=False)
+                        capture_output=True, text=True, check=False,
+                        env=dict(os.environ, PYTHONPATH=str(TOOL.parents[1])))
   assert done.returncode == 2 and done.stderr.count('\n') == 1
   assert 'nearest valid choice: cifar10' in done.stderr
