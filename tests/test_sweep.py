@@ -11,6 +11,7 @@ from vitok.sweeps import emit as emit_lib
 from vitok.training import trainer
 
 TINY = str(pathlib.Path(__file__).parent / 'sweeps' / 'tiny.py')
+ONE = TINY + ':gpu'  # Two seeds of one configuration.
 NAMES = ['p8c4-seed0', 'p8c4-seed1', 'p8c8-seed0']
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -99,7 +100,7 @@ def swept(tmp_path_factory):
   """A sweep that an emitted local script really ran: (workdir, output)."""
   folder = tmp_path_factory.mktemp('local')
   script = folder / 'run.sh'
-  script.write_text(emit_lib.emit(sweeps.load(TINY), str(folder / 'work'),
+  script.write_text(emit_lib.emit(sweeps.load(ONE), str(folder / 'work'),
                                   'local'))
   done = subprocess.run(
       ['bash', str(script)], capture_output=True, text=True, timeout=300,
@@ -110,7 +111,7 @@ def swept(tmp_path_factory):
 
 def test_a_local_script_trains_all_units_and_ends_by_naming_the_report(swept):
   workdir, output = swept
-  for name in NAMES:
+  for name in NAMES[:2]:
     done = json.loads((workdir / name / 'DONE').read_text())
     assert done['step'] == 2 and 'eval/psnr' in done['metrics']
   report = workdir / 'report' / 'index.html'
@@ -130,12 +131,12 @@ def test_units_that_differ_in_seed_share_compiled_programs(swept):
 def test_a_sweep_that_is_done_runs_nothing_again(swept, capsys, monkeypatch):
   workdir, _ = swept
   monkeypatch.setattr(trainer, 'train', pytest.fail)
-  assert sweep.main(['run', TINY, f'--workdir={workdir}']) == 0
+  assert sweep.main(['run', ONE, f'--workdir={workdir}']) == 0
   assert capsys.readouterr().out.splitlines()[-1].startswith('report: ')
 
 
 def test_other_overrides_are_refused_for_the_same_workdir(swept, capsys):
   with pytest.raises(SystemExit) as leave:
-    sweep.main(['run', TINY, f'--workdir={swept[0]}', '--config.batch_size=8'])
+    sweep.main(['run', ONE, f'--workdir={swept[0]}', '--config.batch_size=8'])
   assert leave.value.code == 2
   assert 'overrides' in capsys.readouterr().err

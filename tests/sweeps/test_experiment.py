@@ -72,7 +72,7 @@ def test_sweep_json_holds_units_claims_and_overrides(tmp_path):
   assert held['units'][1]['factors'] == {
       'configuration': 'p8c4', 'role': 'law'}
   assert held['claims'][0]['margin'] == 1.0
-  assert held['about'].startswith('An experiment of three')
+  assert held['about'].startswith('An experiment of small')
 
 
 def test_a_workdir_of_another_sweep_is_refused(tmp_path):

@@ -1,11 +1,12 @@
-"""An experiment of three small units on the embedded photographs, for tests.
+"""An experiment of small units on the embedded photographs, for tests.
 
 Two seeds share a compiled step; the third unit has another code.
 """
 
 from vitok import sweeps
 
-PRESETS = {'cpu': dict(steps=2), 'gpu1': dict(steps=4)}
+PRESETS = {'cpu': dict(steps=2, points=2), 'gpu1': dict(steps=4, points=2),
+           'gpu': dict(steps=2, points=1)}
 
 CLAIMS = (dict(
     name='code_size_sets_quality', rule='slope_above', x='code_floats',
@@ -21,8 +22,7 @@ COMMON = {
 
 
 def units(preset):
-  for point in (
-      sweeps.Point('p8c4', {'model.name': 'A-A/1x8x4', **COMMON}, 1e-3),
-      sweeps.Point('p8c8', {'model.name': 'A-A/1x8x8', **COMMON}, 1e-3)):
-    yield from sweeps.expand([point], steps=PRESETS[preset]['steps'],
-                             seeds={'p8c4': 2})
+  points = [sweeps.Point(f'p8c{c}', {'model.name': f'A-A/1x8x{c}', **COMMON},
+                         1e-3) for c in (4, 8)[:PRESETS[preset]['points']]]
+  yield from sweeps.expand(points, steps=PRESETS[preset]['steps'],
+                           seeds={'p8c4': 2})

@@ -120,6 +120,7 @@ read -ra create <<<"${CREATE_OPTIONS:-}"
 
 tpu() { gcloud compute tpus tpu-vm "$1" --zone="$zone" "${@:2}"; }
 everywhere() { tpu ssh "$name" --worker=all --command="$1"; }
+quoted=$(printf '%q ' "${what[@]}")
 
 # A pod in any state but READY has been preempted or is broken.
 make_ready() {
@@ -146,9 +147,8 @@ for ((attempt = 1; attempt <= attempts; attempt++)); do
       code=0
       state --index="$index" || code=$?
       if [[ $code != 3 ]]; then continue; fi
-      everywhere "cd vitok && exec python3 -m vitok.sweep run $(
-        printf '%q ' "${what[@]}")--index=$index --distributed" ||
-        echo "unit $index: exit code $?" >&2
+      everywhere "cd vitok && exec python3 -m vitok.sweep run $quoted \
+        --index=$index --distributed" || echo "unit $index: exit code $?" >&2
     done
   fi
   code=0
@@ -156,7 +156,10 @@ for ((attempt = 1; attempt <= attempts; attempt++)); do
   if [[ $code != 3 ]]; then break; fi
   sleep "${PAUSE:-60}"
 done
-"${sweep[@]}" run "${what[@]}" --finish || true
+# Where the data are; one worker of a pod cannot use its TPU alone.
+make_ready && tpu ssh "$name" --worker=0 --command="cd vitok && exec env \
+  JAX_PLATFORMS=cpu python3 -m vitok.sweep run $quoted --finish" ||
+  echo "no report: exit code $?" >&2
 exit "$code"
 '''
 
@@ -171,17 +174,22 @@ where=(--cluster="${CLUSTER:?the GKE cluster}"
   --project="${PROJECT:?the project}" --zone="${ZONE:?the zone}")
 type=${TPU_TYPE:?the kind and size of the TPU, as v5litepod-16}
 image=${DOCKER_IMAGE:?an image in which vitok is installed}
+quoted=$(printf '%q ' "${what[@]}")
 
+# A workload: its name, the environment, the flags of the command.
 submit() {
-  local command
-  command="cd ${IMAGE_FOLDER:-/vitok} && exec python3 -m vitok.sweep run $(
-    printf '%q ' "${what[@]}")--index=$1 --distributed"
   # A workload of this name that has ended is in the way.
   xpk workload delete "${where[@]}" --workload="$name-$1" --force \
     >/dev/null 2>&1 || true
   xpk workload create "${where[@]}" --workload="$name-$1" \
     --tpu-type="$type" --num-slices="${SLICES:-1}" --docker-image="$image" \
-    --termination-grace-period-seconds=@@grace --command="$command"
+    --termination-grace-period-seconds=@@grace \
+    --command="cd ${IMAGE_FOLDER:-/vitok} && exec env $2 \
+      python3 -m vitok.sweep run $quoted $3"
+}
+await() {
+  xpk workload list "${where[@]}" --wait-for-job-completion="$name-$1" \
+    >/dev/null || echo "workload $name-$1: exit code $?" >&2
 }
 
 for ((attempt = 1; attempt <= attempts; attempt++)); do
@@ -189,19 +197,20 @@ for ((attempt = 1; attempt <= attempts; attempt++)); do
   for ((index = 0; index < units; index++)); do
     code=0
     state --index="$index" || code=$?
-    if [[ $code == 3 ]] && submit "$index"; then sent+=("$index"); fi
+    if [[ $code == 3 ]] &&
+      submit "$index" "" "--index=$index --distributed"; then
+      sent+=("$index")
+    fi
   done
-  for index in "${sent[@]}"; do
-    xpk workload list "${where[@]}" \
-      --wait-for-job-completion="$name-$index" >/dev/null ||
-      echo "workload $name-$index: exit code $?" >&2
-  done
+  for index in "${sent[@]}"; do await "$index"; done
   code=0
   state --index=all || code=$?
   if [[ $code != 3 ]]; then break; fi
   sleep "${PAUSE:-60}"
 done
-"${sweep[@]}" run "${what[@]}" --finish || true
+# Where the data are; each worker computes the same, without its TPU.
+submit finish JAX_PLATFORMS=cpu --finish && await finish ||
+  echo "no report: exit code $?" >&2
 exit "$code"
 '''
 

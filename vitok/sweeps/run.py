@@ -72,7 +72,7 @@ def run_units(experiment: Experiment, workdir, *,
       outcome.done.append(unit.name)
       continue
     (folder / FAILED).unlink(missing_ok=True)
-    progress.start(number)
+    progress.start()
     try:
       train(config, folder, programs=programs, say=progress.line,
             label=f'[{number + 1}/{len(units)} {unit.name}] ')
@@ -168,8 +168,7 @@ class _Progress:
   def skip(self, number):
     self._left.discard(number)
 
-  def start(self, number):
-    del number
+  def start(self):
     self._began = time.monotonic()
 
   def end(self, number):
