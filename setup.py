@@ -33,7 +33,8 @@ setuptools.setup(
         'pillow>=11',  # reads and writes images
         'scikit-image>=0.25',  # embedded photographs
         'scikit-learn>=1.6',  # embedded photographs that are held out
-        'rich>=13',  # tables and progress on a terminal
+        'tqdm>=4.66',  # progress of long preparations
+        'importlib_resources>=6',  # TFDS needs it and does not declare it
     ],
     extras_require={
         'test': [

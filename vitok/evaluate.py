@@ -68,7 +68,7 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
   arguments = built.run_arguments(config)
   batches = data.eval_batches(config, built.batch_sharding)
   asked = protocol.Protocol.from_config(config, batches.count,
-                                        data.fingerprint(config))
+                                        data.fingerprint(config, 'evaluation'))
   out = folder = epath.Path(workdir)
   own = folder / 'evaluation' / 'protocol.json'
   if own.exists() and json.loads(own.read_text()).get('id') != asked.id:

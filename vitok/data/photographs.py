@@ -116,11 +116,13 @@ class Photographs:
     self._resolution, self._split = resolution, split
     self._names = [n for n, (side, *_) in FILES.items() if side == split]
     self._scales = [octaves(load(split)[n], resolution) for n in self._names]
-    self._tiles = None if split == 'train' else [
-        (photo, scale, top, left)
-        for photo, scales in enumerate(self._scales)
-        for scale, image in enumerate(scales)
-        for top, left in _grid(*image.shape[:2], resolution)]
+    # Mixed by a hash: any first few tiles show all photographs and scales.
+    self._tiles = None if split == 'train' else sorted(
+        ((photo, scale, top, left)
+         for photo, scales in enumerate(self._scales)
+         for scale, image in enumerate(scales)
+         for top, left in _grid(*image.shape[:2], resolution)),
+        key=lambda tile: hashlib.sha256(repr(tile).encode()).digest())
     listed = [FILES[name][3] for name in self._names] + [resolution, split]
     self.fingerprint = hashlib.sha256(repr(listed).encode()).hexdigest()
 

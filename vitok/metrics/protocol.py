@@ -52,7 +52,8 @@ class Protocol:
     Args:
       config: the whole config; `data` and `evaluation` are read.
       count: examples measured, padding excluded.
-      data: fingerprint of the records (`vitok.data.fingerprint`).
+      data: fingerprint of the records (`vitok.data.fingerprint(config,
+        'evaluation')`), so that runs trained on other data can be compared.
     """
     evaluation = config.evaluation
     return cls(

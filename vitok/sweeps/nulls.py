@@ -109,7 +109,7 @@ def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
              for name, values in mine.items()}
     rows.append(row | {'ssim': None} | means | {'key': key})
   measured = protocol.Protocol.from_config(
-      config, len(first['index']), data.fingerprint(config))
+      config, len(first['index']), data.fingerprint(config, 'evaluation'))
   return {'protocol': measured.id, 'train_images': TRAIN_IMAGES,
           'rows': rows}, arrays
 

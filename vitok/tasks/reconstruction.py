@@ -125,7 +125,7 @@ class Evaluator:
         coded.append(dict(batch, **row))
     numbers = rows.summary()
     measured = protocol.Protocol.from_config(
-        config, numbers['count'], data.fingerprint(config))
+        config, numbers['count'], data.fingerprint(config, 'evaluation'))
     if workdir is not None:
       folder = epath.Path(workdir) / 'evaluation'
       metric_files.write_evaluation(folder, step, rows)

@@ -49,8 +49,7 @@ class Program:
     self.task: base.Task = tasks.build(config)
     step_lib.check_accumulation(self.task, config.optimizer.accumulate)
     self.mesh = mesh_lib.make_mesh(config.mesh, devices)
-    rows = config.batch_size // config.optimizer.accumulate
-    self.batch_sharding = mesh_lib.batch_sharding(self.mesh, rows)
+    self.batch_sharding = mesh_lib.batch_sharding(self.mesh)
     self.replicated = mesh_lib.replicated(self.mesh)
     with jax.set_mesh(self.mesh):
       boxed = jax.eval_shape(
@@ -65,6 +64,15 @@ class Program:
           name: jax.device_put(ref.load(), self.replicated)
           for name, ref in self.task.weights.items()}
     self._compiled: dict[str, Any] = {}
+
+  def check_batch(self):
+    """Refuses a training batch that the mesh does not divide; none is padded.
+
+    Raises:
+      errors.InputError: with the nearest batch size.
+    """
+    rows = self._config.batch_size // self._config.optimizer.accumulate
+    mesh_lib.batch_sharding(self.mesh, rows)
 
   @property
   def _run_spec(self) -> step_lib.Run:

@@ -91,6 +91,7 @@ class _Run:
     if signature not in programs:
       programs[signature] = program_lib.Program(config)
     self.program = programs[signature]
+    self.program.check_batch()
     self.arguments = self.program.run_arguments(config)
     self.evaluators = tasks.build(config).evaluators()
     self.first_process = jax.process_index() == 0
