@@ -122,16 +122,18 @@ def test_the_constant_schedule_stays_at_its_peak():
                              rtol=1e-5)
 
 
-@pytest.mark.parametrize('reference, peak', [(256, 4e-4), (0, 1e-4)])
-def test_the_peak_grows_with_the_batch(reference, peak):
+@pytest.mark.parametrize('reference, share', [(256, 4), (0, 1)])
+def test_the_whole_schedule_grows_with_the_batch(reference, share):
   # The paper: 1e-4 per 256 images is 4e-4 at a batch of 1024.
-  config = _config(learning_rate=1e-4, reference_batch=reference, warmup=0.03)
-  np.testing.assert_allclose(
-      optimizers.schedule(config, 1024, 1000)(29), peak, rtol=1e-5)
+  config = _config(learning_rate=1e-4, min_learning_rate=1e-5, warmup=0.03,
+                   reference_batch=reference)
+  at = optimizers.schedule(config, 1024, 1000)
+  np.testing.assert_allclose([at(29), at(999)], [1e-4 * share, 1e-5 * share],
+                             rtol=1e-4)
 
 
 def test_a_minimum_above_the_peak_is_refused():
-  config = _config(learning_rate=1e-4, reference_batch=256)
+  config = _config(learning_rate=1e-6, min_learning_rate=1e-5)
   with pytest.raises(errors.InputError, match='min_learning_rate=1e-05'):
     optimizers.schedule(config, 8, 100)
 

@@ -70,9 +70,10 @@ def test_fsdp_step_needs_the_temporary_memory_that_is_accounted():
       sizes.from_config(config.model), 1, config.data.resolution,
       batch=config.batch_size, mesh=config.mesh, sharding=config.sharding,
       devices=8)['memory']
-  predicted = sum(memory[part] for part in (
-      'gradients', 'activations', 'gathered'))
-  assert compiled.memory_analysis().temp_size_in_bytes <= 1.3 * predicted
+  predicted = memory['total'] - sum(
+      memory[part] for part in ('parameters', 'optimizer', 'ema'))
+  np.testing.assert_allclose(
+      compiled.memory_analysis().temp_size_in_bytes, predicted, rtol=0.15)
 
 
 def _bytes_on_first_device(tree):
