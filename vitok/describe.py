@@ -18,7 +18,7 @@ from vitok import accounting, errors, sizes
 from vitok import config as config_lib
 from vitok.accounting.parameters import PARTS
 
-_OPTIONS = ('mlp', 'norm', 'bottleneck', 'remat', 'dtype')
+_OPTIONS = ('mlp', 'norm', 'bottleneck', 'attention', 'remat', 'dtype')
 _FLAGS = {'config.data.frames': '--frames',
           'config.data.resolution': '--resolution',
           'config.mesh': '--devices'}
@@ -84,8 +84,8 @@ def _describe(args):
         size, frames, args.resolution, batch=args.batch, mlp=config.mlp,
         norm=config.norm, positions=config.positions,
         code_projection=models.BOTTLENECKS[config.bottleneck].code_projection,
-        remat=config.remat, dtype=config.dtype, ema=args.ema,
-        mesh={'fsdp': args.fsdp, 'tensor': args.tensor},
+        remat=config.remat, dtype=config.dtype, attention=config.attention,
+        ema=args.ema, mesh={'fsdp': args.fsdp, 'tensor': args.tensor},
         devices=args.devices)
   except errors.InputError as error:
     key = error.key.replace('config.model.', '--')

@@ -19,16 +19,16 @@ MESH_AXES = ('replica', 'fsdp', 'tensor')
 def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
              batch: int = 1, mlp: str = 'swiglu', norm: str = 'layernorm',
              positions: str = 'rope2d', code_projection: int = 2,
-             remat: str = 'none', dtype: str = 'float32', ema: bool = False,
-             mesh: Any = None, sharding: Any = None,
-             devices: int = 1) -> dict[str, Any]:
+             remat: str = 'none', dtype: str = 'float32',
+             attention: str = 'xla', ema: bool = False, mesh: Any = None,
+             sharding: Any = None, devices: int = 1) -> dict[str, Any]:
   """What an auto-encoder costs, as plain numbers.
 
   Args:
     size: dimensions.
     frames, resolution: of a clip, in frames and pixels.
     batch: examples per step on all devices together.
-    mlp, norm, positions, remat, dtype: as in `config.model`.
+    mlp, norm, positions, remat, dtype, attention: as in `config.model`.
     code_projection: width of the projection to the code in its channels: 2
       for a mean and a log-variance.
     ema: whether a moving average of the parameters is kept.
@@ -44,8 +44,8 @@ def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
     forward and train_step (matrix products, 2 FLOP a MAC), by_part (the same
     per part), elementwise {forward, train_step}, recomputed (what remat
     repeats in a training step) and optimizer_step (per update). `memory` is
-    bytes per device of a training step: batch (examples of a device),
-    parameters, gradients, optimizer, ema, activations, gathered, total.
+    bytes per device of a training step: parameters, gradients, optimizer,
+    ema, activations, gathered (see `memory.memory`), total.
 
   Raises:
     InputError: the clip does not divide into tubelets.
@@ -76,8 +76,8 @@ def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
           'optimizer_step': flops_lib.optimizer_step(counts['total']),
       },
       'memory': memory_lib.memory(
-          spec, batch=batch, remat=remat, dtype=dtype, ema=ema, mesh=mesh,
-          sharding=sharding),
+          spec, batch=batch, remat=remat, dtype=dtype, attention=attention,
+          ema=ema, mesh=mesh, sharding=sharding),
   }
 
 
