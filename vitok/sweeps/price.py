@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from etils import epath
 
-from vitok import accounting, errors, files, models, sizes
+from vitok import errors, files, tasks
 from vitok import config as config_lib
 from vitok.accounting import devices as devices_lib
 from vitok.scaling import claims as claims_lib
@@ -57,7 +57,7 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     count = _local_count() if device == 'local' else 1
   rows, described = [], []
   for unit, config in zip(experiment.units, configs, strict=True):
-    cost = _cost(config, count)
+    cost = tasks.build(config).cost(count)
     flops = (cost['flops']['train_step'] * config.batch_size
              * config.total_steps)
     one = known[config.model.dtype]
@@ -152,18 +152,6 @@ def show(value: dict) -> str:
                              else f'{effect:.3f}')
             for name, effect in value['smallest_effects'].items()]
   return '\n'.join(lines)
-
-
-def _cost(config, devices):
-  """`accounting.describe` of a unit whose state lies on several devices."""
-  model = config.model
-  return accounting.describe(
-      sizes.from_config(model), config.data.frames, config.data.resolution,
-      batch=config.batch_size // config.optimizer.accumulate, mlp=model.mlp,
-      norm=model.norm, positions=model.positions, remat=model.remat,
-      dtype=model.dtype, ema=config.ema_decay > 0, mesh=config.mesh.to_dict(),
-      sharding=config.sharding, devices=devices,
-      code_projection=models.BOTTLENECKS[model.bottleneck].code_projection)
 
 
 def _device(name, dtype):

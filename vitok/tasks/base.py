@@ -126,8 +126,8 @@ class Task(Protocol):
   def evaluators(self) -> tuple[Evaluator, ...]:
     """What is measured at `config.evaluation.every`."""
 
-  def cost(self) -> dict[str, Any]:
-    """Accounting of the model, as written to model.json."""
+  def cost(self, devices: int = 1) -> dict[str, Any]:
+    """Accounting of the task on so many devices, as written to model.json."""
 
 
 def example_keys(key: jax.Array, ids: jax.Array) -> jax.Array:

@@ -76,14 +76,16 @@ class Reconstruction:
   def evaluators(self):
     return (Evaluator(self.model, self._config),)
 
-  def cost(self) -> dict[str, Any]:
+  def cost(self, devices: int = 1) -> dict[str, Any]:
     config = self._config
     model = config.model
     bottleneck = models.BOTTLENECKS[model.bottleneck]
     return accounting.describe(
         sizes.from_config(model), config.data.frames, config.data.resolution,
-        batch=config.batch_size, mlp=model.mlp, norm=model.norm,
-        positions=model.positions, remat=model.remat, dtype=model.dtype,
+        batch=config.batch_size // config.optimizer.accumulate, mlp=model.mlp,
+        norm=model.norm, positions=model.positions, remat=model.remat,
+        dtype=model.dtype, ema=config.ema_decay > 0,
+        mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices,
         code_projection=bottleneck.code_projection)
 
 

@@ -97,13 +97,12 @@ class _Run:
     self.first_process = jax.process_index() == 0
     self.checkpoints = checkpoints_lib.Checkpoints(workdir, config.checkpoint)
     stack.callback(self.checkpoints.close)
-    cost = self.program.task.cost()
-    self.cost = cost
+    self.cost = self.program.task.cost(self.program.mesh.size)
     self.log = writers.MetricLog(workdir, writes=self.first_process)
     stack.callback(self.log.flush)
     self.progress = writers.Progress(
         config.total_steps, config.batch_size,
-        cost['flops']['train_step'] * config.batch_size,
+        self.cost['flops']['train_step'] * config.batch_size,
         self.program.mesh.size, label, self.say)
     self.step, self.made, self.values = 0, None, {}
     self.state = self._restore() or self._start()
