@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from etils import epath
 
-from vitok import errors, files, tasks
 from vitok import config as config_lib
+from vitok import errors, files, tasks
 from vitok.accounting import devices as devices_lib
 from vitok.scaling import claims as claims_lib
 from vitok.scaling import fits, runs, table
