@@ -18,8 +18,8 @@ _CHOICES = {
 }
 
 
-def check(model, frames: int, resolution: int) -> None:
-  """Refuses what `build` cannot build; starts no device.
+def build(model, *, frames: int, resolution: int) -> AutoEncoder:
+  """The auto-encoder of `config.model`; starts no device.
 
   Args:
     model: `config.model`.
@@ -34,28 +34,26 @@ def check(model, frames: int, resolution: int) -> None:
   size = sizes.from_config(model)
   grid = size.grid(frames, resolution)
   for tower in (size.encoder, size.decoder):
-    misfit = positions.misfit(model.positions, grid, tower)
-    if misfit:
-      fitting = (name for name in positions.NAMES
-                 if not positions.misfit(name, grid, tower))
-      raise errors.InputError('config.model.positions', model.positions,
-                              misfit, next(fitting))
-    if model.attention == 'cudnn' and (
-        tower.head_dim % 8 or tower.head_dim > 128):
-      raise errors.InputError(
-          'config.model.attention', 'cudnn', 'needs a head dimension of 8n, '
-          f'at most 128, not {tower.head_dim}', 'xla')
-  if model.attention == 'cudnn' and model.dtype != 'bfloat16':
-    raise errors.InputError('config.model.attention', 'cudnn',
-                            f'cannot compute in {model.dtype}', 'xla')
-
-
-def build(model, *, frames: int, resolution: int) -> AutoEncoder:
-  """The auto-encoder of `config.model`; arguments and errors as `check`."""
-  check(model, frames, resolution)
-  size = sizes.from_config(model)
+    _check_tower(model, tower, grid)
   options = ('mlp', 'norm', 'positions', 'attention', 'scan', 'remat')
   return AutoEncoder(
-      size=size, grid=size.grid(frames, resolution),
-      trunk={key: model[key] for key in options},
+      size=size, grid=grid, trunk={key: model[key] for key in options},
       bottleneck_name=model.bottleneck, dtype=layers.DTYPES[model.dtype])
+
+
+def _check_tower(model, tower, grid):
+  misfit = positions.misfit(model.positions, grid, tower)
+  if misfit:
+    fitting = (name for name in positions.NAMES
+               if not positions.misfit(name, grid, tower))
+    raise errors.InputError('config.model.positions', model.positions,
+                            misfit, next(fitting))
+  if model.attention != 'cudnn':
+    return
+  if tower.head_dim % 8 or tower.head_dim > 128:
+    raise errors.InputError(
+        'config.model.attention', 'cudnn', 'needs a head dimension of 8n, '
+        f'at most 128, not {tower.head_dim}', 'xla')
+  if model.dtype != 'bfloat16':
+    raise errors.InputError('config.model.attention', 'cudnn',
+                            f'cannot compute in {model.dtype}', 'xla')

@@ -1,0 +1,234 @@
+"""The auto-encoder as a whole: shapes, precision, equal ways to compute it."""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from jax.extend import core
+
+from vitok import config, errors, models
+from vitok.models import autoencoder
+
+
+def make(frames=1, resolution=16, **options):
+  """Model, image of batch 3 and parameters, small unless told otherwise."""
+  conf = config.default().model
+  conf.update({'name': 'Fw32h2-Fw32h2/4', **options})
+  model = models.build(conf, frames=frames, resolution=resolution)
+  image = jnp.array(np.random.default_rng(0).uniform(
+      -1, 1, (3, frames, resolution, resolution, 3)), jnp.float32)
+  return model, image, lambda: nn.unbox(
+      jax.jit(model.init)(jax.random.key(0), image))
+
+
+def test_patches_are_tubelets_in_reading_order():
+  """A patch embedding is a convolution whose stride is its kernel."""
+  rng = np.random.default_rng(0)
+  clip = jnp.array(rng.standard_normal((2, 4, 6, 9, 3)), jnp.float32)
+  kernel = jnp.array(rng.standard_normal((2, 3, 3, 3, 5)), jnp.float32)
+  tokens = jax.lax.conv_general_dilated(
+      clip, kernel, (2, 3, 3), 'VALID',
+      dimension_numbers=('NDHWC', 'DHWIO', 'NDHWC')).reshape(2, -1, 5)
+  patches = autoencoder.patchify(clip, 2, 3)
+  np.testing.assert_allclose(patches @ kernel.reshape(-1, 5), tokens,
+                             atol=1e-4)
+  np.testing.assert_array_equal(
+      autoencoder.unpatchify(patches, (2, 2, 3), 2, 3), clip)
+
+
+@pytest.mark.parametrize('name, frames, tokens, channels', [
+    ('A-F/8', 1, 16, 16), ('A-F/1x8x4', 1, 16, 4), ('F-A/2x8', 4, 32, 16)])
+def test_shapes_of_outputs(name, frames, tokens, channels):
+  model, image, _ = make(
+      name=name, frames=frames, resolution=32,
+      positions='rope2d' if frames == 1 else 'rope3d')
+  keys = jax.random.split(jax.random.key(0), 3)
+  (y, out), _ = jax.eval_shape(
+      lambda: model.init_with_output(jax.random.key(0), image, keys, True))
+  assert y.shape == image.shape and y.dtype == jnp.float32
+  assert out['code'].z.shape == (3, tokens, channels)
+  assert out['encoder'].shape == out['decoder'].shape == (3, tokens, 96)
+  assert out['code'].losses['kl_sum'].shape == (3,)
+
+
+def test_every_combination_of_choices_traces():
+  choices = dict(
+      mlp=('swiglu', 'gelu'), norm=('layernorm', 'rmsnorm'),
+      positions=('rope2d', 'rope3d', 'rope1d', 'sincos', 'learned', 'none'),
+      bottleneck=('gaussian', 'deterministic'))
+  for values in itertools.product(*choices.values()):
+    model, image, _ = make(name='A-A/8',
+                           **dict(zip(choices, values, strict=True)))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), image)
+    for leaf in jax.tree.leaves(shapes):
+      assert leaf.dtype == jnp.float32, values
+
+
+def test_every_parameter_names_its_axes():
+  model, image, _ = make()
+  boxed = jax.eval_shape(model.init, jax.random.key(0), image)['params']
+  leaves = jax.tree_util.tree_leaves_with_path(
+      boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+  names = {'/'.join(p.key for p in path): leaf.names for path, leaf in leaves}
+  for path, axes in names.items():
+    assert ('layers' in axes) == ('/blocks/' in path), path
+    assert None not in axes, path
+  block = 'decoder/blocks/'
+  assert names[f'{block}attention/qkv/kernel'] == ('layers', 'embed', 'heads')
+  assert names[f'{block}attention/out/kernel'] == ('layers', 'heads', 'embed')
+  assert names[f'{block}mlp/gate/kernel'] == ('layers', 'embed', 'mlp')
+  assert names[f'{block}mlp/down/kernel'] == ('layers', 'mlp', 'embed')
+  assert names['encoder/embed/kernel'] == ('patch', 'embed')
+  assert names['bottleneck/down/kernel'] == ('embed', 'code')
+  assert names['bottleneck_up/kernel'] == ('code', 'embed')
+  assert names['decoder/unembed/kernel'] == ('embed', 'patch')
+
+
+def test_encode_then_decode_is_the_forward_pass():
+  model, image, init = make()
+  variables = init()
+  y, out = model.apply(variables, image)
+  code = model.apply(variables, image, method='encode')
+  np.testing.assert_array_equal(code.z, out['code'].z)
+  np.testing.assert_array_equal(
+      model.apply(variables, code.z, method='decode'), y)
+
+
+def test_rope_serves_other_resolutions_with_the_same_parameters():
+  model, _, init = make()
+  variables = init()
+  wide = jnp.ones((1, 1, 8, 24, 3))
+  y, out = model.apply(variables, wide)
+  assert y.shape == wide.shape
+  np.testing.assert_array_equal(
+      model.apply(variables, out['code'].z, (1, 2, 6), method='decode'), y)
+
+
+def _loss(model, variables, image):
+  keys = jax.random.split(jax.random.key(1), len(image))
+  y, out = model.apply(variables, image, keys, True)
+  return (jnp.square(y - image).mean()
+          + 1e-3 * out['code'].losses['kl_mean'].mean())
+
+
+# To compile fast, not to run fast.
+_jit = functools.partial(
+    jax.jit, compiler_options={'xla_backend_optimization_level': 0})
+
+
+def test_unrolled_layers_equal_the_scan_after_two_optimizer_steps():
+  _, image, init = make()
+  variables, tx, results = init(), optax.adamw(1e-3), []
+  for scan in (True, False):
+    model, *_ = make(scan=scan)
+    program = jax.jit(model.apply).lower(variables, image).as_text()
+    assert ('stablehlo.while' in program) == scan
+
+    @_jit
+    def step(variables, opt, model=model):
+      value, grads = jax.value_and_grad(
+          lambda v: _loss(model, v, image))(variables)
+      updates, opt = tx.update(grads, opt, variables)
+      return optax.apply_updates(variables, updates), opt, value
+
+    params, opt, _ = step(variables, tx.init(variables))
+    results.append(step(params, opt))
+  (scanned, _, loss), (unrolled, _, other) = results
+  np.testing.assert_allclose(loss, other, rtol=1e-5)
+  # Adam's first steps are 1e-3 long, however small a gradient is.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+               scanned, unrolled)
+
+
+@pytest.mark.parametrize('remat', ['full', 'dots'])
+def test_rematerialisation_changes_neither_values_nor_gradients(remat):
+  _, image, init = make()
+  variables, results, products = init(), [], []
+  for name in ('none', remat):
+    model, *_ = make(remat=name)
+    grad = _jit(jax.value_and_grad(
+        lambda v, model=model: _loss(model, v, image)))
+    products.append(grad.lower(variables).as_text().count('dot_general'))
+    results.append(grad(variables))
+  assert products[1] > products[0]  # Something is computed again.
+  (value, grads), (same, others) = results
+  np.testing.assert_allclose(value, same, rtol=1e-6)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(
+      a, b, atol=1e-5 * np.abs(a).max()), grads, others)
+
+
+def _equations(jaxpr):
+  for equation in jaxpr.eqns:
+    yield equation
+    for inner in core.jaxprs_in_params(equation.params):
+      yield from _equations(inner)
+
+
+def test_bfloat16_multiplies_matrices_and_float32_does_the_rest():
+  model, image, _ = make(dtype='bfloat16')
+  variables = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), image))
+  jaxpr = jax.make_jaxpr(lambda v: model.apply(v, image))(variables)
+  seen = set()
+  for equation in _equations(jaxpr.jaxpr):
+    name = equation.primitive.name
+    seen.add(name)
+    dtypes = {v.aval.dtype for v in equation.invars}
+    if name == 'dot_general':
+      assert dtypes == {jnp.bfloat16.dtype}, equation
+    if name in ('exp', 'rsqrt', 'sqrt', 'div', 'reduce_max'):
+      assert dtypes == {jnp.dtype('float32')}, equation
+  assert {'dot_general', 'exp', 'rsqrt'} <= seen
+  y, out = jax.eval_shape(model.apply, variables, image)
+  assert y.dtype == out['code'].z.dtype == jnp.float32
+  assert out['encoder'].dtype == jnp.bfloat16
+
+
+def test_without_positions_tokens_are_a_set():
+  """Permuting patches permutes the code; with positions it does not."""
+  order = np.random.default_rng(0).permutation(16)
+  differences = {}
+  for positions in ('none', 'rope2d', 'sincos'):
+    model, image, init = make(positions=positions)
+    variables = init()
+    shuffled = autoencoder.unpatchify(
+        autoencoder.patchify(image, 1, 4)[:, order], (1, 4, 4), 1, 4)
+    encode = jax.jit(
+        lambda x, m=model, v=variables: m.apply(v, x, method='encode').z)
+    differences[positions] = np.abs(
+        encode(image)[:, order] - encode(shuffled)).max()
+  assert differences['none'] < 1e-5
+  assert min(differences['rope2d'], differences['sincos']) > 1e-3
+
+
+def test_taps_are_the_tokens_after_the_blocks_asked_for():
+  model, image, init = make()
+  variables = init()
+  _, out = model.apply(variables, image, None, False,
+                       {'encoder': (0, 1), 'decoder': (1,)})
+  assert set(out['taps']['encoder']) == {0, 1}
+  norm = models.layers.LayerNorm()
+  for side in ('encoder', 'decoder'):  # The last block's, normed, is final.
+    last = norm.apply({'params': variables['params'][side]['norm']},
+                      out['taps'][side][1])
+    np.testing.assert_allclose(last, out[side], atol=1e-6)
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(mlp='swigluu'), "model.mlp='swigluu'.*nearest.*swiglu"),
+    (dict(positions='rope'), 'model.positions'),
+    (dict(positions='rope2d', name='A-A/2x8'), 'time steps'),
+    (dict(positions='rope3d', name='Aw48h3-A/8'), 'do not split'),
+    (dict(attention='cudnn'), 'cannot compute in float32'),
+    (dict(attention='cudnn', dtype='bfloat16', name='Aw36h3-A/8',
+          positions='none'), 'head dimension'),
+    (dict(name='A-A/7'), 'resolution=16'),
+])
+def test_what_cannot_be_built_is_refused_in_one_line(options, message):
+  frames = 4 if '2x8' in options.get('name', '') else 1
+  with pytest.raises(errors.InputError, match=message):
+    make(frames=frames, **options)
