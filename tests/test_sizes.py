@@ -79,7 +79,7 @@ def test_swiglu_costs_what_gelu_costs():
 @pytest.mark.parametrize('name, nearest', [
     ('S-B', 'S-B/8'), ('s-b/16', None), ('S-Z/16', 'S-T/16'), ('', None),
     ('S-B/0', 'S-B/1'), ('S-B/1x16x0', 'S-B/1x16x1'), ('S-B/0x16', 'S-B/16'),
-    ('S-B/16x', None), ('S-B/16 ', 'S-B/16'), ('Bh5-B/16', '4 heads'),
+    ('S-B/16x', None), ('S-B/16 ', 'S-B/16'), ('Bh5-B/16', 'heads 4'),
     ('Bd0-B/16', None), ('S-B/1x2x3x4', None), (None, None),
 ])
 def test_a_wrong_name_is_refused_with_a_right_one(name, nearest):
@@ -105,6 +105,9 @@ def test_an_impossible_override_names_its_key():
   model = config_lib.default().model
   model.decoder.heads = 7
   with pytest.raises(errors.InputError, match='config.model.decoder.heads=7'):
+    sizes.from_config(model)
+  model.decoder.update(heads=0, width=1000)
+  with pytest.raises(errors.InputError, match='decoder.width=1000.*width 996'):
     sizes.from_config(model)
   model.decoder.heads = -1
   with pytest.raises(errors.InputError, match='negative'):

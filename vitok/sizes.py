@@ -178,7 +178,10 @@ def from_config(model) -> Size:
     if any(changes):
       tower = _replace(getattr(size, side), [c or None for c in changes])
       size = dataclasses.replace(size, **{side: tower})
-      _check_tower(tower, f'config.model.{side}.heads', tower.heads)
+      # Of width and heads, the one that was overridden is at fault.
+      field = 'heads' if changes[2] else 'width'
+      _check_tower(tower, f'config.model.{side}.{field}',
+                   getattr(tower, field), field)
   return size
 
 
@@ -209,12 +212,14 @@ def _check(size, key, value):
   return size
 
 
-def _check_tower(tower, key, value):
+def _check_tower(tower, key, value, field='heads'):
   if min(tower.width, tower.depth, tower.heads) < 1 or tower.mlp_ratio <= 0:
     raise errors.InputError(key, value, 'has a tower of size 0')
   if tower.width % tower.heads:
-    divisors = [n for n in range(1, tower.width + 1) if tower.width % n == 0]
-    best = min(divisors, key=lambda n: abs(n - tower.heads))
+    near = max(1, round(tower.width / tower.heads)) * tower.heads
+    if field == 'heads':
+      divisors = [n for n in range(1, tower.width + 1) if tower.width % n == 0]
+      near = min(divisors, key=lambda n: abs(n - tower.heads))
     raise errors.InputError(
-        key, value, f'has {tower.heads} heads, which do not divide width '
-        f'{tower.width}', f'{best} heads')
+        key, value, f'{tower.heads} heads do not divide width {tower.width}',
+        f'{field} {near}')

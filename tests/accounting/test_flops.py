@@ -37,7 +37,7 @@ def test_products_alone_are_within_1_percent_from_width_512(
     ('Sw512d1h8-A/16', 64, {'mlp': 'gelu'}),
     ('F-P/8', 32, {'batch': 3}),
     ('A-A/4', 64, {'mlp': 'gelu', 'norm': 'rmsnorm'}),
-    ('A-F/8', 64, {'positions': 'none', 'bottleneck': 'deterministic'}),
+    ('A-A/8', 32, {'positions': 'none', 'bottleneck': 'deterministic'}),
     ('A-A/8', 64, {'positions': 'learned'}),
     ('A-A/2x8', 64, {'positions': 'rope3d', 'frames': 4}),
     ('A-A/1x4x64', 32, {}),

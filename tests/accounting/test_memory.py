@@ -13,8 +13,6 @@ from vitok.accounting import memory, parameters
 from vitok.accounting import sharding as sharding_lib
 from vitok.training import mesh as mesh_lib
 
-REMAT = ('none', 'dots', 'full')
-
 
 @functools.cache
 def temporary(name, resolution, **options):
@@ -24,22 +22,24 @@ def temporary(name, resolution, **options):
   return executable.memory_analysis().temp_size_in_bytes, spec
 
 
-@pytest.mark.parametrize('remat', REMAT)
-@pytest.mark.parametrize('options', [{}, {'mlp': 'gelu'}])
+@pytest.mark.parametrize('remat, options', [
+    ('none', {}), ('dots', {}), ('full', {}), ('none', {'mlp': 'gelu'})])
 def test_a_block_stores_what_its_policy_says(remat, options):
   """The slope over depth is exact: nothing else grows with it."""
   two, _ = temporary('Ad2-Ad2/8', 64, batch=4, remat=remat, **options)
-  four, spec = temporary('Ad3-Ad3/8', 64, batch=4, remat=remat, **options)
+  three, spec = temporary('Ad3-Ad3/8', 64, batch=4, remat=remat, **options)
   stored = 4 * memory.stored_by_block(spec, spec.size.encoder, remat)
-  assert (four - two) / 2 == pytest.approx(stored, rel=0.01)
+  assert (three - two) / 2 == pytest.approx(stored, rel=0.01)
 
 
-@pytest.mark.parametrize('remat', REMAT)
-@pytest.mark.parametrize('name, batch, options', [
-    ('Ad3-Ad3/8', 4, {}), ('Ad3-Ad3/8', 4, {'mlp': 'gelu'}),
-    ('Ad4-Ad2/4', 2, {'norm': 'rmsnorm'}), ('Pd2-Pd4/16', 16, {})])
+@pytest.mark.parametrize('name, batch, remat, options', [
+    ('Ad3-Ad3/8', 4, 'none', {}), ('Ad3-Ad3/8', 4, 'dots', {}),
+    ('Ad3-Ad3/8', 4, 'full', {}), ('Ad3-Ad3/8', 4, 'none', {'mlp': 'gelu'}),
+    ('Ad4-Ad2/4', 2, 'none', {'norm': 'rmsnorm'}),
+    ('Pd2-Pd4/16', 16, 'dots', {'mlp': 'gelu'}),
+    ('Pd2-Pd4/16', 16, 'full', {})])
 def test_activations_are_within_15_percent_of_xlas_temporary_memory(
-    name, batch, options, remat):
+    name, batch, remat, options):
   counted, spec = temporary(name, 64, batch=batch, remat=remat, **options)
   predicted = memory.memory(spec, batch=batch, remat=remat)
   # Whole gradients are outputs of this program; one block's are temporary.

@@ -21,12 +21,13 @@ cost, that is, without the wider patch embedding and un-embedding of a tubelet:
 
 Element-wise work is what XLA counts beside the products: one FLOP for each
 addition, multiplication, division or comparison, none for exp or rsqrt. The
-table below is per number, measured on the compiled modules (fusion repeats a
-cheap producer where that saves memory, and such repeats are counted). With it
-the sum is within 1% of `cost_analysis` of the unrolled program at any width
-(measured: 0.1% forward, 0.4% training step, 0.8% where most of a tiny step is
-the sampling of a wide code). Without it, products alone are within 1% from
-width 512 with SwiGLU; a GELU's error function, 64 FLOP, is 1.5% at width 512.
+table below is per number, measured on the compiled modules (XLA repeats a
+cheap producer where that saves memory, and such repeats are counted). The sum
+is within 1% of `cost_analysis` of the unrolled, un-rematerialised program at
+any width (measured from width 96: 0.2% forward, 0.4% training step). Products
+alone are within 1% from width 512 on with SwiGLU. With GELU they are not: the
+polynomials of an exact error function are 64 FLOP per hidden unit on XLA's CPU
+backend, 2.5% of a forward pass at width 512 and 1.7% at 768.
 """
 
 from vitok import sizes
@@ -104,8 +105,8 @@ def recomputed(spec: Spec, remat: str) -> int:
   'full' repeats all of a block but its last product, whose output nothing
   needs; 'dots' keeps linear maps and repeats the attention products.
   """
-  repeated = {'none': (), 'dots': ('attend',), 'full': ('attend', 'qkv', 'out',
-                                                        'up')}[remat]
+  repeated = {'none': (), 'dots': ('attend',),
+              'full': ('attend', 'qkv', 'out', 'up')}[remat]
   return 2 * spec.tokens * sum(
       _blocks(spec, tower)[name] for tower in spec.towers.values()
       for name in repeated)
