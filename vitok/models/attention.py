@@ -3,6 +3,8 @@
 Dimensions: B batch, L tokens (S as keys), D width, H heads, K head dimension.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,14 +27,40 @@ def rotate(x_BxLxHxK: jax.Array, rotation: np.ndarray) -> jax.Array:
   return turned.reshape(x_BxLxHxK.shape).astype(x_BxLxHxK.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _softmax(dtype, logits):
+  """Softmax in float32, returned as `dtype`.
+
+  Its gradient needs the result alone. `jax.nn.softmax` stores the
+  exponentials in float32 as well: three times the memory in bfloat16, of what
+  is the largest activation of a block.
+  """
+  return jax.nn.softmax(logits).astype(dtype)
+
+
+def _softmax_forward(dtype, logits):
+  p = _softmax(dtype, logits)
+  return p, p
+
+
+def _softmax_backward(dtype, p, dp):
+  del dtype
+  p, dp = p.astype(jnp.float32), dp.astype(jnp.float32)
+  return (p * (dp - (p * dp).sum(-1, keepdims=True)),)
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
 def xla(q_BxLxHxK: jax.Array, k_BxSxHxK: jax.Array,
         v_BxSxHxK: jax.Array) -> jax.Array:
   """softmax(q k^T / sqrt(K)) v by matrix products, softmax in float32."""
   q_BxLxHxK *= q_BxLxHxK.shape[-1]**-0.5
   logits_BxHxLxS = jnp.einsum('blhk,bshk->bhls', q_BxLxHxK, k_BxSxHxK,
                               preferred_element_type=jnp.float32)
-  p_BxHxLxS = jax.nn.softmax(logits_BxHxLxS).astype(v_BxSxHxK.dtype)
-  return jnp.einsum('bhls,bshk->blhk', p_BxHxLxS, v_BxSxHxK)
+  p_BxHxLxS = _softmax(v_BxSxHxK.dtype, logits_BxHxLxS)
+  # Values first: the other way round, XLA copies their transpose.
+  return jnp.einsum('bshk,bhls->blhk', v_BxSxHxK, p_BxHxLxS)
 
 
 def cudnn(q_BxLxHxK: jax.Array, k_BxSxHxK: jax.Array,

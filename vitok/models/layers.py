@@ -73,11 +73,11 @@ class Linear(nn.Module):
 
     @_store_inputs
     def product(x, kernel):
-      return jax.lax.dot(x.astype(self.dtype), kernel.astype(self.dtype),
-                         preferred_element_type=dtype)
+      y = jax.lax.dot(x.astype(self.dtype).reshape(-1, width),
+                      kernel.astype(self.dtype), preferred_element_type=dtype)
+      return y.reshape(*x.shape[:-1], self.features)
 
-    y = product(x.reshape(-1, width), kernel) + bias.astype(dtype)
-    return y.reshape(*x.shape[:-1], self.features)
+    return product(x, kernel) + bias.astype(dtype)
 
 
 class LayerNorm(nn.Module):
