@@ -84,7 +84,8 @@ class Reconstruction:
         sizes.from_config(model), config.data.frames, config.data.resolution,
         batch=config.batch_size // config.optimizer.accumulate, mlp=model.mlp,
         norm=model.norm, positions=model.positions, remat=model.remat,
-        dtype=model.dtype, ema=config.ema_decay > 0,
+        dtype=model.dtype, attention=model.attention,
+        ema=config.ema_decay > 0,
         mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices,
         code_projection=bottleneck.code_projection)
 
