@@ -100,7 +100,9 @@ CASES = {
         _case('task=reconstruct', words=['config.task', 'reconstruction']),
         _case('data.filter=cubic', words=['config.data.filter', 'bicubic']),
         _case('data.crop=centre', words=['config.data.crop', 'center']),
-        _case('data.frames=2', words=['config.data.frames', '1']),
+        _case('data.frames=2', words=['config.model.positions', 'rope3d']),
+        _case('data.frames=2', 'model.positions=rope3d',
+              words=['config.data.frames', 'images', '1']),
     ],
     'unknown source': [
         _case('data.sources=photograph', words=['photograph', 'photographs']),

@@ -104,7 +104,7 @@ def test_rows_and_arrays_have_the_schema_of_the_report(swept):
     assert values.shape == arrays['index'].shape == (12,)
     assert np.isclose(values.mean(), row['psnr'])
   measured = protocol.Protocol.from_config(
-      configs[0], 12, data.fingerprint(configs[0]))
+      configs[0], 12, data.fingerprint(configs[0], 'evaluation'))
   assert held['protocol'] == measured.id
 
 
