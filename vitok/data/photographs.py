@@ -120,13 +120,10 @@ class Photographs:
     self._resolution, self._split = resolution, split
     self._names = [n for n, (side, *_) in FILES.items() if side == split]
     self._scales = [octaves(load(split)[n], resolution) for n in self._names]
-    # Mixed by a hash: any first few tiles show all photographs and scales.
-    self._tiles = None if split == 'train' else sorted(
-        ((photo, scale, top, left)
-         for photo, scales in enumerate(self._scales)
-         for scale, image in enumerate(scales)
-         for top, left in _grid(image, resolution)),
-        key=lambda tile: hashlib.sha256(repr(tile).encode()).digest())
+    self._tiles = None if split == 'train' else _mixed([
+        [(photo, scale, top, left) for scale, image in enumerate(scales)
+         for top, left in _grid(image, resolution)]
+        for photo, scales in enumerate(self._scales)])
     listed = [FILES[name][3] for name in self._names] + [
         resolution, split, MIN_CONTRAST]
     self.fingerprint = hashlib.sha256(repr(listed).encode()).hexdigest()
@@ -159,6 +156,19 @@ class Photographs:
   def group(self, index: int) -> int:
     """Number of the scene, what is independent in statistics."""
     return FILES[self.name(index)][1]
+
+
+def _mixed(lists):
+  """Tiles in turn from each photograph, scales mixed by a hash.
+
+  So the first few show all photographs.
+  """
+  ranked = []
+  for tiles in lists:
+    tiles = sorted(tiles, key=lambda tile: hashlib.sha256(
+        repr(tile).encode()).digest())
+    ranked += [(rank, tile) for rank, tile in enumerate(tiles)]
+  return [tile for _, tile in sorted(ranked)]
 
 
 def _grid(image, tile):
