@@ -188,6 +188,21 @@ def test_bfloat16_multiplies_matrices_and_float32_does_the_rest():
   assert out['encoder'].dtype == jnp.bfloat16
 
 
+def test_the_backward_pass_finds_twelve_activations_a_block_and_no_weights():
+  """What a scan over layers stores: nothing twice, nothing in float32."""
+  model, image, _ = make(dtype='bfloat16')
+  variables = nn.unbox(jax.eval_shape(model.init, jax.random.key(0), image))
+  jaxpr = jax.make_jaxpr(jax.grad(lambda v: _loss(model, v, image)))(variables)
+  forward = [e for e in _equations(jaxpr.jaxpr) if e.primitive.name == 'scan'
+             and e.params['length'] == 2 and not e.params['reverse']]
+  assert len(forward) == 2
+  for scan in forward:
+    stored = [v.aval for v in scan.outvars[scan.params['num_carry']:]]
+    assert {a.dtype for a in stored} == {jnp.bfloat16.dtype}
+    # x, norm1, q, k, v, weights, heads, x, norm2, gate, value, their product.
+    assert len(stored) == 12 and all(a.shape[1] == 3 for a in stored)
+
+
 def test_without_positions_tokens_are_a_set():
   """Permuting patches permutes the code; with positions it does not."""
   order = np.random.default_rng(0).permutation(16)
