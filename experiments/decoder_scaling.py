@@ -28,7 +28,7 @@ PRESETS = {
         model='P-{}/8', steps=400, seeds=3, multiples=(0.5, 2.0),
         remat='none',
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
-        evaluation=dict(split='test', batch_size=141, count=1000, coded=128),
+        evaluation=dict(split='test', batch_size=64, count=1024, coded=64),
         logging=dict(every=50, tensorboard=False), dtype='float32'),
     'gpu1': dict(
         sizes={'M': 8e-4, 'S': 4e-4, 'B': 4e-4, 'L': 3e-4},

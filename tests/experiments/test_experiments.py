@@ -95,7 +95,8 @@ def test_equal_code_sizes_are_reached_in_several_ways(preset):
         sizes.from_config(config.model).patch)
   assert len(ways) >= 4
   # Enough to tell tokens from channels: the paper's grid overlaps least.
-  assert sum(len(patches) > 1 for patches in ways.values()) >= 5
+  needed = 3 if preset == 'cpu' else 5
+  assert sum(len(patches) > 1 for patches in ways.values()) >= needed
 
 
 @pytest.mark.parametrize('name, preset', [
