@@ -1,4 +1,4 @@
-"""What METHOD asks of a design, for every experiment and preset."""
+"""What makes a design worth running, for every experiment and preset."""
 
 import pathlib
 
