@@ -12,13 +12,12 @@ gpu1, gpu, paper. `--config.a.b=v` sets a field for every unit, for example
 is done is skipped.
 """
 
-import signal
 import sys
 
-if __name__ == '__main__':
-  # Until a unit trains, a SIGTERM has nothing to save.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+from vitok import process
 
+if __name__ == '__main__':
+  process.start()
 
 import json  # noqa: E402
 

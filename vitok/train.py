@@ -10,13 +10,12 @@ Run it again to go on after a stop. SIGTERM saves and leaves with exit code 0;
 a run has ended well when its workdir holds DONE.
 """
 
-import signal
 import sys
 
-if __name__ == '__main__':
-  # Until the trainer listens, a SIGTERM has nothing to save.
-  signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+from vitok import process
 
+if __name__ == '__main__':
+  process.start()
 
 from vitok import config as config_lib  # noqa: E402
 from vitok import errors  # noqa: E402
