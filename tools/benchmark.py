@@ -272,6 +272,8 @@ def main():
                               ('--models', flags.models, tuple(CASES))):
       for name in given:
         errors.one_of(key, name, known)
+    if flags.rounds < 1:
+      raise errors.InputError('--rounds', flags.rounds, 'is not positive', 7)
     cases = QUICK if flags.quick else CASES
     configs = {case: config_lib.override(config_lib.default(),
                                          cases[case] | changes)
