@@ -16,8 +16,9 @@ doubling (equivalence within 0.25 dB); the law is straight in log E; and it
 predicts the values of E, and the patch size, that it was not fitted to. Units
 below their own patch PCA are left out as limited by optimisation. A second
 seed on some units gives the pure error, ends are trained three times as long
-(convergence), and at three learning rates where the preset pays for it (`:cpu`
-does not; its report says so). Arm `per_nat`, beyond `:cpu`: squared errors
+(convergence) and at three learning rates; `:cpu` pays for this at the smallest
+and the largest E only, and its report says which claims that leaves undecided.
+Arm `per_nat`, beyond `:cpu`: squared errors
 summed plus a constant price for each nat of the code, since the paper's mean
 over tokens and channels makes a nat cheaper the larger the code.
 """
@@ -36,10 +37,12 @@ PRESETS = {
         grid=(('P-N', 8, (2, 4, 8, 16), 2.3e-3, 'none'),
               ('A-F', 4, (1, 2, 4, 8), 3.3e-3, 'none')),
         steps=400, seeds=2, repeated=('p8c2', 'p8c16', 'p4c1', 'p4c8'),
-        longer=('p8c2', 'p8c16', 'p4c8'), multiples=(), arms={},
+        longer=('p8c2', 'p8c16', 'p4c8'), tuned=('p8c2', 'p4c8'),
+        multiples=(0.5, 2.0), arms={},
         equal_price=256,
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
-        evaluation=dict(split='test', batch_size=64, count=1024, coded=64),
+        evaluation=dict(every=200, split='test',
+                        batch_size=64, count=512, coded=64),
         logging=dict(every=50, tensorboard=False), dtype='float32'),
     # One accelerator, a day.
     'gpu1': dict(
@@ -51,7 +54,8 @@ PRESETS = {
         multiples=(0.5, 2.0), arms={'per_nat': 'all'}, equal_price=1024,
         data=dict(sources=('tfds:imagenet_resized/64x64',), resolution=64),
         batch_size=256,
-        evaluation=dict(split='validation', batch_size=500, count=5_000),
+        evaluation=dict(every=2500, split='validation',
+                        batch_size=500, count=5_000),
         logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     # A node of eight accelerators. The p = 32 towers are wide and shallow:
     # 768 numbers a token would not hold a patch of 3072.
@@ -65,7 +69,8 @@ PRESETS = {
         multiples=(0.5, 2.0), arms={'per_nat': 'ends'}, equal_price=4096,
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=512,
-        evaluation=dict(split='validation', batch_size=512, count=0),
+        evaluation=dict(every=5000, split='validation',
+                        batch_size=512, count=0),
         logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     # The paper's fifteen points, steps and rate (1e-4 per 256 images); its
     # 450 M photographs are private, so ImageNet alone.
@@ -79,7 +84,8 @@ PRESETS = {
         arms={'per_nat': 'ends', 'wide': 'p32'},
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=1024,
-        evaluation=dict(split='validation', batch_size=512, count=0),
+        evaluation=dict(every=20_000, split='validation',
+                        batch_size=512, count=0),
         logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
 }
 
@@ -142,6 +148,7 @@ def units(preset):
   yield from sweeps.expand(
       points, steps=numbers['steps'],
       seeds={name: numbers['seeds'] for name in numbers['repeated']},
-      longer=numbers.get('longer', ends), tuned=ends, multiples=numbers['multiples'],
+      longer=numbers.get('longer', ends), tuned=numbers.get('tuned', ends),
+      multiples=numbers['multiples'],
       arms={arm: (changes[arm], chosen.get(which, which))
             for arm, which in numbers['arms'].items()})

@@ -28,7 +28,8 @@ PRESETS = {
         model='P-{}/8', steps=400, seeds=3, multiples=(0.5, 2.0),
         remat='none',
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
-        evaluation=dict(split='test', batch_size=64, count=1024, coded=64),
+        evaluation=dict(every=200, split='test',
+                        batch_size=64, count=512, coded=64),
         logging=dict(every=50, tensorboard=False), dtype='float32'),
     'gpu1': dict(
         sizes={'M': 8e-4, 'S': 4e-4, 'B': 4e-4, 'L': 3e-4},
@@ -36,7 +37,8 @@ PRESETS = {
         remat='none',
         data=dict(sources=('tfds:imagenet_resized/64x64',), resolution=64),
         batch_size=256,
-        evaluation=dict(split='validation', batch_size=500, count=5_000),
+        evaluation=dict(every=2500, split='validation',
+                        batch_size=500, count=5_000),
         logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     'gpu': dict(
         sizes={'Sd3': 4e-4, 'S': 4e-4, 'B': 4e-4, 'L': 3e-4},
@@ -44,7 +46,8 @@ PRESETS = {
         remat='none',
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=512,
-        evaluation=dict(split='validation', batch_size=512, count=0),
+        evaluation=dict(every=5000, split='validation',
+                        batch_size=512, count=0),
         logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
     'paper': dict(
         sizes={'S': 4e-4, 'B': 4e-4, 'L': 4e-4},
@@ -52,7 +55,8 @@ PRESETS = {
         remat='full',
         data=dict(sources=('tfds:imagenet2012',), resolution=256),
         batch_size=1024,
-        evaluation=dict(split='validation', batch_size=512, count=0),
+        evaluation=dict(every=20_000, split='validation',
+                        batch_size=512, count=0),
         logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
 }
 

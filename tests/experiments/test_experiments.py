@@ -81,10 +81,13 @@ def test_three_rates_at_the_ends_where_the_preset_pays(name, preset):
       rates.setdefault(unit.factors['configuration'], set()).add(
           unit.overrides['optimizer.learning_rate'])
   tuned = [label for label, values in rates.items() if len(values) == 3]
-  if (name, preset) == ('bottleneck_scaling', 'cpu'):
-    assert not tuned
-  else:
-    assert len(tuned) >= 2
+  assert len(tuned) >= 2
+
+
+@pytest.mark.parametrize('name, preset', EVERY)
+def test_quality_is_measured_on_the_way(name, preset):
+  for unit, config in law(load(name, preset)):
+    assert config.total_steps // config.evaluation.every >= 2, unit.name
 
 
 @pytest.mark.parametrize('preset', PRESETS)

@@ -95,7 +95,7 @@ def common(numbers: Mapping) -> dict:
              for group in ('data', 'evaluation', 'logging')
              for field, value in numbers[group].items()}
   return {
-      **grouped, 'evaluation.every': 0, 'batch_size': numbers['batch_size'],
+      **grouped, 'batch_size': numbers['batch_size'],
       'model.dtype': numbers['dtype'], 'optimizer.reference_batch': 0,
       'optimizer.warmup': 0.1,
   }
