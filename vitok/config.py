@@ -109,7 +109,7 @@ def default():
 # be equal to resume; `total_steps` may grow if the user asks for it.
 MAY_DIFFER = (
     'mesh', 'sharding', 'logging', 'profile', 'checkpoint',
-    'data.workers', 'data.prefetch', 'init_from', 'init_subtree',
+    'data.workers', 'data.prefetch',
 )
 
 

@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitok import config as config_lib
-from vitok import tasks
+from vitok import errors, tasks
 from vitok.tasks import base
 from vitok.training import mesh as mesh_lib
 from vitok.training import step as step_lib
 
 PyTree = Any
 
-# Fields that no compiled program depends on.
+# Fields that no compiled program depends on: a task's traced functions may not
+# read them, or a run would get the values of the one that was compiled.
 _FREE = ('seed', 'total_steps', 'optimizer.learning_rate', 'checkpoint.',
          'logging.', 'profile.', 'evaluation.every', 'init_from',
          'init_subtree', 'data.workers', 'data.prefetch')
@@ -71,8 +72,15 @@ class Program:
     Raises:
       errors.InputError: with the nearest batch size.
     """
-    rows = self._config.batch_size // self._config.optimizer.accumulate
-    mesh_lib.batch_sharding(self.mesh, rows)
+    parts = self._config.optimizer.accumulate
+    batch_size = self._config.batch_size
+    try:
+      mesh_lib.batch_sharding(self.mesh, batch_size // parts)
+    except errors.InputError as error:
+      raise errors.InputError(
+          'config.batch_size', batch_size, error.reason + (
+              f', in {parts} micro-batches' if parts > 1 else ''),
+          parts * error.nearest) from error
 
   @property
   def _run_spec(self) -> step_lib.Run:

@@ -10,8 +10,8 @@ from vitok.tasks import base
 from vitok.training import checkpoints
 
 
-def from_run(state: base.State, config: Any,
-             say: Callable[[str], None]) -> base.State:
+def from_run(state: base.State, config: Any, say: Callable[[str], None]
+             ) -> tuple[base.State, dict[str, Any]]:
   """Replaces fresh parameters by those of `config.init_from`.
 
   A parameter is taken if path and shape agree; `say` tells what matched and
@@ -21,42 +21,52 @@ def from_run(state: base.State, config: Any,
     state: freshly initialised.
     config: `init_from` is a workdir or the directory of one checkpoint,
       `init_subtree` '' or a path of parameters: 'autoencoder/encoder'.
+    say: receives the account of what was taken.
+
+  Returns:
+    The state, and where it came from: {'workdir', 'subtree', 'step', 'taken'}.
 
   Raises:
     errors.InputError: there is no such checkpoint, or nothing matches.
   """
-  prefix = config.init_subtree
-  stored, _, step = checkpoints.restore_params(config.init_from, prefix)
-  stored = {'/'.join(part for part in (prefix, path) if part): value
+  source, subtree = config.init_from, config.init_subtree
+  try:
+    stored, _, step = checkpoints.restore_params(source, subtree)
+  except errors.InputError as error:
+    key = 'config.init_subtree' if subtree else 'config.init_from'
+    raise errors.InputError(key, subtree or source, error.reason,
+                            error.nearest) from error
+  stored = {'/'.join(part for part in (subtree, path) if part): value
             for path, value in _flat(stored).items()}
-  taken, other_shape = [], []
+  taken, other_shape = set(), set()
 
-  def replace(tree):
-    def one(path, leaf):
-      name = _name(path)
-      if name not in stored:
-        return leaf
-      if stored[name].shape != leaf.shape:
-        other_shape.append(f'{name} {stored[name].shape} for {leaf.shape}')
-        return leaf
-      taken.append(name)
-      return jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding)
-    return jax.tree_util.tree_map_with_path(one, tree)
+  def replace(path, leaf):
+    name = _name(path)
+    if name not in stored:
+      return leaf
+    if stored[name].shape != leaf.shape:
+      other_shape.add(f'{name} {stored[name].shape} for {leaf.shape}')
+      return leaf
+    taken.add(name)
+    return jax.device_put(stored[name].astype(leaf.dtype), leaf.sharding)
 
-  params = replace(state.params)
-  wanted = [name for name in _flat(state.params) if name.startswith(prefix)]
+  params, ema = (jax.tree_util.tree_map_with_path(replace, tree)
+                 for tree in (state.params, state.ema))
   if not taken:
     raise errors.InputError(
-        'config.init_from', config.init_from,
+        'config.init_from', source,
         f'none of its {len(stored)} parameters fits the model'
-        + (f': {other_shape[0]}' if other_shape else ''))
-  fresh = sorted(set(wanted) - set(taken))
-  unused = sorted(set(stored) - set(taken))
-  say(f'init_from {config.init_from}, step {step}: '
-      f'{len(wanted) - len(fresh)} of {len(wanted)} parameters taken; '
-      f'left fresh: {fresh or "none"}; of another shape: '
-      f'{other_shape or "none"}; not in this model: {unused or "none"}')
-  return state.replace(params=params, ema=replace(state.ema))
+        + (f': {min(other_shape)}' if other_shape else ''))
+  wanted = {name for name in _flat(state.params)
+            if f'{name}/'.startswith(f'{subtree}/' if subtree else '')}
+  fresh, unused = sorted(wanted - taken), sorted(set(stored) - taken)
+  say(f'init_from {source}, step {step}: {len(taken)} of {len(wanted)} '
+      f'parameters taken; left fresh: {fresh or "none"}; of another shape: '
+      f'{sorted(other_shape) or "none"}; not in this model: '
+      f'{unused or "none"}')
+  return state.replace(params=params, ema=ema), {
+      'workdir': source, 'subtree': subtree, 'step': step,
+      'taken': len(taken)}
 
 
 def _name(path):

@@ -85,7 +85,10 @@ class _Run:
                stack):
     self.config, self.workdir = config, workdir
     self.clock, self.preemption = clock, preemption
+    self.first_process = jax.process_index() == 0
     self.say = say or writers.to_stderr
+    if not self.first_process:
+      self.say = lambda line: None
     clock.enter('compile')
     signature = program_lib.signature(config)
     if signature not in programs:
@@ -94,7 +97,6 @@ class _Run:
     self.program.check_batch()
     self.arguments = self.program.run_arguments(config)
     self.evaluators = tasks.build(config).evaluators()
-    self.first_process = jax.process_index() == 0
     self.checkpoints = checkpoints_lib.Checkpoints(workdir, config.checkpoint)
     stack.callback(self.checkpoints.close)
     self.cost = self.program.task.cost(self.program.mesh.size)
@@ -105,6 +107,7 @@ class _Run:
         self.cost['flops']['train_step'] * config.batch_size,
         self.program.mesh.size, label, self.say)
     self.step, self.made, self.values = 0, None, {}
+    self.origin = None  # Where `init_from` came from.
     self.state = self._restore() or self._start()
     self.tensorboard = None
     if self.first_process:
@@ -135,9 +138,9 @@ class _Run:
         return self._leave()
       if self.preemption.preempted():
         return self._leave()
-      if self.step == total or self.checkpoints.should_save(self.step):
+      if self.step >= total or self.checkpoints.should_save(self.step):
         self._save()
-      if self.step == total:
+      if self.step >= total:
         return self._finish()
       with self.clock.at('data'):
         batch = next(self.batches)
@@ -161,6 +164,7 @@ class _Run:
     return bool(self.log.lines) and self.log.lines[-1]['step'] == self.step
 
   def _evaluate(self):
+    self._read_made()  # A state that is not finite is not worth measuring.
     with self.clock.at('eval'):
       values = {}
       for evaluator in self.evaluators:
@@ -228,6 +232,7 @@ class _Run:
           'examples': self.step * self.config.batch_size,
           'seconds': self.clock.read(),
           'made': made,
+          'origin': self.origin,
           'data': data.fingerprint(self.config),
           'provenance': provenance.describe(self.program.abstract),
           'frozen': {name: ref.sha256 for name, ref in
@@ -261,7 +266,7 @@ class _Run:
       return None
     state, meta, self.step = restored
     self.clock.resume(meta['seconds'])
-    self.made = meta['made'] or None
+    self.made, self.origin = meta['made'] or None, meta['origin']
     here = data.fingerprint(self.config)
     if meta['data'] != here:
       raise checkpoints_lib.CheckpointError(
@@ -272,10 +277,13 @@ class _Run:
 
   def _start(self):
     """The state of step 0; from another run's parameters if configured."""
+    if self.log.lines:
+      self.say(f'{self.workdir}: no checkpoint, so its '
+               f'{len(self.log.lines)} logged lines are dropped')
     self.log.drop_after(-1)
     state = self.program.init(self.arguments)
     if self.config.init_from:
-      state = starting.from_run(state, self.config, self.say)
+      state, self.origin = starting.from_run(state, self.config, self.say)
     return state
 
   def _write_description(self):
@@ -286,6 +294,7 @@ class _Run:
         'model': self.config.model.name,
         'train_flops': (self.cost['flops']['train_step']
                         * self.config.batch_size * self.config.total_steps),
+        'origin': self.origin,
         'provenance': provenance.describe(self.program.abstract)}
     files.write_text(self.workdir / 'model.json',
                      json.dumps(described, indent=2) + '\n')
