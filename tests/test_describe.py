@@ -78,7 +78,7 @@ def test_table_names_every_part(capsys):
 @pytest.mark.parametrize('flags, key, nearest', [
     (['--model=S-Q/16'], '--model', 'S-T/16'),
     (['--resolution=250'], '--resolution', '256'),
-    (['--resolution=large'], '--resolution', '--help'),
+    (['--resolution=large'], '--resolution', 'large'),
     (['--channels=0'], '--channels', '1'),
     (['--model=S-B/4x16', '--frames=6'], '--frames', '8'),
     (['--remat=ful'], '--remat', 'full'),
@@ -86,7 +86,7 @@ def test_table_names_every_part(capsys):
     (['--positions=rope'], '--positions', 'rope'),
     (['--devices=3', '--fsdp=2'], '--devices', '2'),
     (['--batch=0'], '--batch', '1'),
-    (['--rezolution=256'], '--rezolution', '--help'),
+    (['--rezolution=256'], '--rezolution', '--resolution'),
 ])
 def test_bad_input_is_one_line_and_exit_code_2(capsys, flags, key, nearest):
   with pytest.raises(SystemExit) as caught:

@@ -8,7 +8,6 @@ training step, and the memory of a training step per device. It is arithmetic:
 no accelerator is touched.
 """
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -24,18 +23,9 @@ _FLAGS = {'config.data.frames': '--frames',
           'config.mesh': '--devices'}
 
 
-class _Parser(argparse.ArgumentParser):
-  """Refuses in one line, as every other command does."""
-
-  def error(self, message):
-    raise errors.InputError('vitok.describe', None, message, '--help')
-
-
 def main(argv: Sequence[str] | None = None):
   """Prints the table or, with --json, one JSON object."""
-  parser = _Parser(prog='python -m vitok.describe', description=__doc__,
-                   formatter_class=argparse.RawDescriptionHelpFormatter,
-                   allow_abbrev=False)
+  parser = errors.Parser(prog='python -m vitok.describe', description=__doc__)
   add = parser.add_argument
   add('--model', default='S-B/16', help='name of the model')
   add('--resolution', type=int, default=256, help='pixels')
