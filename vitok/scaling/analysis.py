@@ -75,7 +75,13 @@ class Analysis:
   @property
   def missing(self) -> list[str]:
     """Names of the units that have not finished."""
-    return [row['unit'] for row in self.rows if row['state'] != 'done']
+    return [row['unit'] for row in self.rows
+            if row['state'] in ('running', 'missing')]
+
+  @property
+  def failed(self) -> dict[str, str]:
+    """{unit: why it failed}."""
+    return {row['unit']: row['error'] for row in self.rows if row['error']}
 
   @property
   def sizes(self) -> list[str]:
@@ -109,7 +115,7 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
   defined = [y for y in RESPONSES if all(
       row[y] is not None for row in rows if row['state'] == 'done')]
   data = {y: of(y) for y in defined}
-  judged = tuple(_judge(claim, rows, data, of) for claim in sweep.claims)
+  judged = tuple(_judge(claim, sweep, rows, data, of) for claim in sweep.claims)
   names = dict.fromkeys(
       claim.x[0] if len(claim.x) == 1 else 'code_floats'
       for claim in sweep.claims)
@@ -119,14 +125,15 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
                   tuple(_pairs(sweep, data['psnr'], images)))
 
 
-def _judge(claim, rows, data, of):
+def _judge(claim, sweep, rows, data, of):
   if claim.y not in data:
     raise errors.InputError(f'claim {claim.name}.y', claim.y,
                             'is not defined for every unit of this sweep',
                             'psnr')
   shared = claim.level == LEVEL
   return verdicts.judge(
-      claim, rows, data[claim.y] if shared else of(claim.y, claim.level))
+      claim, rows, data[claim.y] if shared else of(claim.y, claim.level),
+      demonstration=sweep.demonstration)
 
 
 def _law(data, x, y):

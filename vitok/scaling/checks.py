@@ -1,7 +1,7 @@
 """What must be true of a sweep before its law may decide anything.
 
-Each check looks at the units that a claim is about and says whether the
-ruling was met, with the numbers. A check that was not made is not met.
+Each check looks at the units that a claim is about and says, with the numbers,
+whether they meet a condition. A check that was not made is not met.
 """
 
 import dataclasses
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vitok import errors
 from vitok.scaling import fits
 from vitok.scaling.claims import Claim
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """One ruling: its name in `Claim.requires`, whether met, and the numbers."""
+  """One condition: its name in `Claim.requires`, if met, and the numbers."""
   name: str
   met: bool
   detail: str
@@ -32,7 +33,7 @@ def about(claim: Claim, rows: Sequence[dict], *roles: str) -> list[dict]:
 
 
 def unflagged(data: fits.Data) -> fits.Data:
-  """Units of the law that are not below their own PCA."""
+  """Units of the law whose configuration is not below its own PCA."""
   return data.keep([row['role'] == 'law' and not row['below_pca']
                     for row in data.rows])
 
@@ -59,7 +60,8 @@ def run_all(claim: Claim, rows: Sequence[dict],
 def complete(claim: Claim, rows: Sequence[dict]) -> Check:
   """Every unit that the fit or a check needs has finished."""
   units = about(claim, rows, 'law', 'longer', 'rate')
-  left = [row['unit'] for row in units if row['state'] != 'done']
+  left = [row['unit'] + f' ({row["error"]})' * bool(row['error'])
+          for row in units if row['state'] != 'done']
   detail = f'{len(units) - len(left)} of {len(units)} units are done'
   if left:
     more = f' and {len(left) - 3} more' if len(left) > 3 else ''
@@ -68,28 +70,36 @@ def complete(claim: Claim, rows: Sequence[dict]) -> Check:
 
 
 def convergence(claim: Claim, data: fits.Data) -> Check:
-  """The slope at T and, through the same configurations, at `ratio` T."""
-  numbers = claim.convergence
-  law, points = unflagged(data), []
-  for i, row in enumerate(data.rows):
-    short = law.where(configuration=row['configuration'])
-    if (row['role'] == 'longer' and len(short.rows)
-        and row['steps'] >= numbers['ratio'] * short.rows[0]['steps']):
-      points.append((np.log2(x_of(claim, row)), short.y_U.mean(), data.y_U[i]))
-  if not _covers(claim, law, [point[0] for point in points]):
+  """The rule's statistic at T and, through the same units, at `ratio` T."""
+  numbers, law = claim.convergence, unflagged(data)
+  law_of = [law.where(configuration=row['configuration']) for row in data.rows]
+  chosen = [row['role'] == 'longer' and len(short.rows) > 0
+            and row['steps'] >= numbers['ratio'] * short.rows[0]['steps']
+            for row, short in zip(data.rows, law_of, strict=True)]
+  long = data.keep(chosen)
+  y_U = np.array([short.y_U.mean() for short, use in zip(
+      law_of, chosen, strict=True) if use])
+  trained = f'{len(y_U)} units were trained {numbers["ratio"]}x as long'
+  if not _covers(claim, law, [np.log2(x_of(claim, row)) for row in long.rows]):
     return Check('convergence', False,
-                 f'{len(points)} units were trained {numbers["ratio"]}x as '
-                 'long; too few to see whether the slope still moves')
-  x, short, long = np.array(points).T
-  before, after = np.polyfit(x, short, 1)[0], np.polyfit(x, long, 1)[0]
+                 f'{trained}; too few to see whether the law still moves')
+  try:
+    before, after = (
+        np.array([value for value, _ in fits.statistics(claim, points)])
+        for points in (fits.Data(long.rows, y_U, y_U[None]), long))
+  except errors.InputError as error:
+    return Check('convergence', False, f'{trained}; through these, {error}')
+  moved = np.abs(after - before).max()
+  if claim.rule == 'predicts':
+    before, after = np.abs(before), np.abs(after)
+  before, after = before.max(), after.max()
   allowed = max(numbers['relative'] * abs(before), numbers['absolute'])
-  moved = abs(after - before)
-  share = f' ({moved / abs(before):.0%})' if before else ''
+  name = {'equal_slopes': 'difference of slopes', 'straight': 'curvature',
+          'predicts': 'largest error'}.get(claim.rule, 'slope')
   return Check(
       'convergence', bool(moved <= allowed),
-      f'slope {before:.3f} at T, {after:.3f} at {numbers["ratio"]}T, through '
-      f'the same {len(points)} configurations: it moved by {moved:.3f}{share},'
-      f' {allowed:.3f} allowed')
+      f'{name} {before:.3f} at T, {after:.3f} at {numbers["ratio"]}T, through '
+      f'the same {len(y_U)} units: moved by {moved:.3f}, {allowed:.3f} allowed')
 
 
 def rates(claim: Claim, data: fits.Data) -> Check:

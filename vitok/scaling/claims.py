@@ -30,9 +30,10 @@ hand. Fields of a claim (those without a default must be given):
               not testable here: 0.5.
   seed_sd     y's sd between seeds assumed before a run, by `smallest_effect`:
               0.06; power: 0.8.
-  convergence {'ratio': 3, 'relative': 0.15, 'absolute': 0.0}: where a unit was
-              also trained `ratio` times as long, the slope may move by
-              max(relative * |slope|, absolute).
+  convergence {'ratio': 3, 'relative': 0.15, 'absolute': 0 for 'slope_above',
+              else half of `margin`}: through units that were also trained
+              `ratio` times as long, what the rule compares with `margin` may
+              move by max(relative * |its value|, absolute).
   rates       {'values': 3, 'sizes': 'ends'}: learning rates tried, with the
               best one interior, at sizes that cover `span` ('ends') or at every
               configuration ('all').
@@ -55,6 +56,11 @@ testable here* (too few independent images, too many units below their PCA, too
 few distinct x, terms that do not vary apart), *undecided* (another required
 check is not met), and then by the interval of the statistic: *holds* (inside
 the claimed region), *does not hold* (outside), *undecided* (on both sides).
+'predicts' fails only where the interval of one held-out value alone lies
+outside (Bonferroni: among many, noise pushes the largest error up).
+
+A unit that failed, or whose evaluation is not finite, enters no fit. Units that
+differ in their seed alone are together above or below their PCA, by their mean.
 
 What the report reads, all of it below the sweep's workdir:
 
@@ -87,15 +93,17 @@ What the report reads, all of it below the sweep's workdir:
   one colour per patch, 3 floats a token. 'downsample': down and up again, its
   own code_floats; patch and channels 0.
 `nulls.npz`
-  'index', 'group' and per row '<key>/psnr', '<key>/mse': arrays over the same
-  images, in the same order, as the units' evaluation.
+  'index', 'group' and per row '<key>/psnr', '<key>/mse', '<key>/ssim' where it
+  is defined: arrays over the same images, in the same order, as the units'
+  evaluation.
 
 `<unit>/`, a run's workdir
   config.json, model.json (accounting.describe), metrics.jsonl, DONE,
   evaluation/protocol.json ({'id', ...}), evaluation/<step>.npz with index,
   group, mse, psnr, ssim, kl_bits; uint8 originals and reconstructions
   NxTxHxWxC. DONE: {'step', 'metrics': {'eval/psnr': ..., 'eval/coded_bits':
-  where measured}, 'seconds': {clock bucket: s}}.
+  where measured}, 'seconds': {clock bucket: s}}. FAILED, of a unit that did:
+  {'error': one line}.
 
 Columns of the table (`results.csv`): see `vitok.scaling.table.COLUMNS`. `x`,
 `adjust`, `where` and `hold_out` name any of them or any factor; the ones used
@@ -138,7 +146,7 @@ class Claim:
   seed_df: int = 3
   power: float = 0.8
   convergence: Mapping = dataclasses.field(
-      default_factory=lambda: dict(ratio=3, relative=0.15, absolute=0.0))
+      default_factory=lambda: dict(ratio=3, relative=0.15, absolute=None))
   rates: Mapping = dataclasses.field(
       default_factory=lambda: dict(values=3, sizes='ends'))
   span: float = 0.5
@@ -190,6 +198,9 @@ def _one(key, given):
     for name in values.get(field, {}):
       errors.one_of(f'{key}.{field}.{name}', name, tuple(default))
     values[field] = default | dict(values.get(field, {}))
+  if values['convergence']['absolute'] is None:
+    values['convergence']['absolute'] = (
+        0.0 if given['rule'] == 'slope_above' else given['margin'] / 2)
   if set(values['x']) & set(CODE_COLUMNS):
     # Two points fix a line and three barely test one.
     values['distinct'] = max(4, values.get('distinct', 4))

@@ -196,12 +196,7 @@ def _nulls(axes, analysis, x, y):
 
   Over a tower's size they are level lines: they have no tower.
   """
-  if y == 'ssim':  # Their arrays hold no SSIM per image; rows do.
-    column = lambda row: row.get('ssim')
-  elif y == 'psnr':
-    column = lambda row: row['psnr']
-  else:
-    column = lambda row: row['mse']
+  column = lambda row: row.get('mse' if y == 'log2_mse' else y)
   patches = list(dict.fromkeys(
       row['patch'] for row in analysis.data[y].rows if row['role'] == 'law'))
   rows = [row for row in analysis.sweep.nulls if column(row) is not None]
@@ -281,7 +276,7 @@ def claims(analysis: Analysis) -> Figure | None:
     axes.set_yticks([])
     axes.set_ylim(-1, 1)
     axes.spines['left'].set_visible(False)
-    axes.set_title(f'{claim.name}: {verdict.word}', fontsize=8.5)
+    axes.set_title(f'{claim.name}: {verdict.shown}', fontsize=8.5)
     axes.set_xlabel(_statistic(claim), fontsize=7.5, labelpad=1)
     axes.tick_params(labelsize=7.5)
   return figure

@@ -14,9 +14,6 @@ from vitok import errors
 from vitok.scaling import bootstrap, table
 from vitok.scaling.claims import CODE_COLUMNS, Claim
 
-# Units that agree in all of these differ in their seed alone.
-_STRATUM = ('role', 'configuration', 'arm', 'steps', 'learning_rate')
-
 
 @dataclasses.dataclass(frozen=True)
 class Data:
@@ -142,9 +139,7 @@ def fit(data: Data, terms: Sequence[str], *, distinct: int = 0,
   check_distinct(data.rows, both,
                  max(distinct, 4 if terms[0] in CODE_COLUMNS else 3))
   centre, columns = _columns(data.rows, terms, curved)
-  if np.linalg.matrix_rank(columns) < columns.shape[1]:
-    raise errors.InputError(', '.join(terms), None,
-                            'do not vary apart in this design')
+  _check_rank(columns, terms)
   inverse = np.linalg.pinv(columns)
   coefficients = inverse @ data.y_U
   residual_U = data.y_U - columns @ coefficients
@@ -188,6 +183,30 @@ def held_out(data: Data, terms: Sequence[str], column: str, *,
   return errors_
 
 
+def statistics(claim: Claim, data: Data) -> list[tuple]:
+  """What the claim's rule is about, by regression through any points.
+
+  Returns:
+    [(value, its replicates)]: errors of the held-out values for 'predicts',
+    otherwise one: the slope, the difference of slopes or the curvature.
+
+  Raises:
+    InputError: these points cannot carry the regression.
+  """
+  if claim.rule == 'predicts':
+    known = [pair for pair in held_out(
+        data, claim.terms, claim.hold_out).values() if np.isfinite(pair[0])]
+    if len(known) < 2:
+      raise errors.InputError(
+          claim.hold_out, None,
+          'has fewer than two values that a law can be fitted without')
+    return known
+  _, columns = _columns(data.rows, claim.terms, claim.rule == 'straight')
+  _check_rank(columns, claim.terms)
+  weights_U = _contrast(claim) @ np.linalg.pinv(columns)
+  return [(float(weights_U @ data.y_U), data.y_RxU @ weights_U)]
+
+
 def smallest_effect(claim: Claim, rows: Sequence[dict],
                     seed_sd: float | None = None) -> float | None:
   """What a design can detect: (t_level + t_power) standard errors.
@@ -213,11 +232,7 @@ def smallest_effect(claim: Claim, rows: Sequence[dict],
              or max(len(rows) - columns.shape[1], 1))
   if np.linalg.matrix_rank(columns) < columns.shape[1]:
     return None
-  contrast = np.zeros(columns.shape[1])
-  if claim.rule == 'equal_slopes':
-    contrast[1:3] = 1, -1
-  else:
-    contrast[-1 if claim.rule == 'straight' else 1] = 1
+  contrast = _contrast(claim)
   variance = contrast @ np.linalg.pinv(columns.T @ columns) @ contrast
   quantiles = stats.t.ppf([(1 + claim.level) / 2, claim.power], freedom).sum()
   sd = claim.seed_sd if seed_sd is None else seed_sd
@@ -244,7 +259,7 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
   y_RxU = finish(bootstrap.resample_images(
       values_UxN, images[0]['group'], count=count, seed=seed))
   y_RxU = bootstrap.resample_seeds(
-      y_RxU, [str([row.get(key) for key in _STRATUM]) for row in rows],
+      y_RxU, [table.but_for_seed(row) for row in rows],
       level=level, seed=seed)
   return Data(tuple(rows), finish(values_UxN.mean(1)), y_RxU)
 
@@ -258,6 +273,21 @@ def _columns(rows, terms, curved):
   parts = [np.ones((len(logs), 1)), logs]
   return centre, np.concatenate(
       parts + ([logs[:, :1]**2] if curved else []), axis=1)
+
+
+def _check_rank(columns, terms):
+  if np.linalg.matrix_rank(columns) < columns.shape[1]:
+    raise errors.InputError(', '.join(terms), None,
+                            'do not vary apart in this design')
+
+
+def _contrast(claim):
+  """Weights of a regression's coefficients in the rule's statistic."""
+  weights = np.zeros(1 + len(claim.terms) + (claim.rule == 'straight'))
+  weights[-1 if claim.rule == 'straight' else 1] = 1
+  if claim.rule == 'equal_slopes':
+    weights[2] = -1
+  return weights
 
 
 def _lack_of_fit(data, residual_U, parameters):

@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import html
 import json
+import re
 
 import numpy as np
 from etils import epath
@@ -85,7 +86,8 @@ def _figures(found):
   for x in found.sizes:
     for y in ('psnr', 'log2_mse', 'ssim'):
       if y in found.data:
-        drawn[f'{y.removeprefix("log2_")}_{x}'] = figures.law(found, x, y)
+        stem = re.sub(r'\W', '_', f'{y.removeprefix("log2_")}_{x}')
+        drawn[stem] = figures.law(found, x, y)
   x = found.sizes[0]
   return drawn | {
       'reconstructions': panels.pictures(found, x),
@@ -101,9 +103,10 @@ def to_json(found: analysis.Analysis) -> dict:
       preset=found.sweep.info['preset'],
       grade=_grade(found), rules=claims.fingerprint(found.sweep.claims),
       protocol=next((run.protocol for run in found.sweep.done), None),
-      units=dict(all=len(found.rows), missing=len(found.missing)),
+      units=dict(all=len(found.rows), missing=len(found.missing),
+                 failed=found.failed),
       claims=[dict(
-          name=v.claim.name, text=v.claim.text, verdict=v.word,
+          name=v.claim.name, text=v.claim.text, verdict=v.shown,
           reason=v.reason, margin=v.claim.margin, estimate=v.estimate,
           interval=None if v.low is None else [v.low, v.high],
           slopes=_slopes(v), smallest_effect=v.smallest, used=v.used,
@@ -162,7 +165,7 @@ def _page(found, drawn, note):
       if info.get('about') else '', f'<p class="small">{html.escape(title)}'
       f' · {len(found.sweep.done)} of {len(found.rows)} units done</p>']
   parts += [f'<div class="note">{text}</div>' for text in _notes(found, note)]
-  parts += ['<h2>Verdicts</h2>', *(_claim(found, v) for v in found.verdicts)]
+  parts += ['<h2>Verdicts</h2>', *(_claim(v) for v in found.verdicts)]
   names = dict(
       claims='Statistics with their intervals; the shaded region is what is '
       'claimed.',
@@ -179,7 +182,7 @@ def _page(found, drawn, note):
       'images would do to all units alike. Dots are seeds.')
   parts.append('<h2>Figures</h2>')
   parts += [
-      f'<figure><img alt="{name}" src="data:image/png;base64,'
+      f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
       f'{base64.b64encode(data).decode()}"><figcaption>'
       f'{names.get(name, law_caption)}</figcaption></figure>'
       for name, data in drawn.items()]
@@ -211,6 +214,10 @@ def _notes(found, note):
   if found.missing:
     yield (f'<b>Unfinished.</b> {len(found.missing)} of {len(found.rows)} '
            'units are missing: ' + html.escape(', '.join(found.missing)))
+  if found.failed:
+    yield (f'<b>{len(found.failed)} units failed</b> and are left out: '
+           + html.escape(', '.join(f'{unit} ({error})' for unit, error
+                                   in found.failed.items())))
   flagged = [row['unit'] for row in found.rows
              if row['below_pca'] and row['role'] == 'law']
   if flagged:
@@ -223,9 +230,8 @@ def _notes(found, note):
            ': they are rough.')
 
 
-def _claim(found, verdict):
-  claim, word = verdict.claim, verdict.word
-  shown = f'demonstration: {word}' if found.sweep.demonstration else word
+def _claim(verdict):
+  claim = verdict.claim
   numbers = ''
   if verdict.estimate is not None:
     numbers = (f'Estimate {verdict.estimate:.3g}, {claim.level:.0%} interval '
@@ -241,9 +247,11 @@ def _claim(found, verdict):
   listed = ''.join(
       f'<li>{"met" if check.met else "<b>not met</b>"}: {check.name}, '
       f'{html.escape(check.detail)}</li>' for check in verdict.checks)
-  return (f'<div class="claim" style="--c:{_COLOUR[word]}"><span class="word">'
-          f'{shown}</span><b>{html.escape(claim.text)}</b><br>'
-          f'{html.escape(verdict.reason)}<div class="small">{numbers}'
+  return (f'<div class="claim" style="--c:{_COLOUR[verdict.word]}">'
+          f'<span class="word">{verdict.shown}</span>'
+          f'<b>{html.escape(claim.text)}</b><br>'
+          f'{html.escape(verdict.reason)}<div class="small">'
+          f'{html.escape(numbers)}'
           f'<ul>{listed}</ul></div></div>')
 
 

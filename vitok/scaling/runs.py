@@ -15,7 +15,8 @@ from etils import epath
 from vitok import errors
 from vitok.scaling import claims as claims_lib
 
-STATES = ('done', 'running', 'missing')
+# Files of a unit's workdir: it has finished; it has failed, and why.
+DONE, FAILED = 'DONE', 'FAILED'
 _PER_IMAGE = ('index', 'group', 'psnr', 'ssim', 'mse', 'kl_bits')
 
 
@@ -24,7 +25,8 @@ class Run:
   """One unit.
 
   Attributes:
-    state: 'done' (finished and evaluated), 'running' or 'missing'.
+    state: 'done' (finished and evaluated), 'failed', 'running' or 'missing'.
+    error: why it failed, else None.
     config: leaves of the resolved config by dotted key; {} if never started.
     model: `accounting.describe` of it.
     done: last step, last metrics, seconds by clock bucket.
@@ -37,6 +39,7 @@ class Run:
   overrides: dict[str, Any]
   factors: dict[str, Any]
   state: str = 'missing'
+  error: str | None = None
   config: dict = dataclasses.field(default_factory=dict)
   model: dict = dataclasses.field(default_factory=dict)
   done: dict = dataclasses.field(default_factory=dict)
@@ -62,8 +65,8 @@ class Sweep:
     claims: parsed from it.
     runs: in the order of sweep.json.
     price: price.json, or {}.
-    nulls: rows of nulls.json, each with arrays `psnr_per_image` and
-      `mse_per_image`, over the images `null_index`.
+    nulls: rows of nulls.json, each with an array `psnr_per_image` over the
+      images `null_index`.
   """
   path: epath.Path
   info: dict
@@ -104,9 +107,7 @@ def load_runs(workdir) -> Sweep:
   nulls = _json(path / 'nulls.json')
   arrays = _arrays(path / 'nulls.npz')
   _same_evaluation([run for run in runs if run.state == 'done'], nulls, arrays)
-  rows = tuple(row | {
-      f'{name}_per_image': arrays[f'{row["key"]}/{name}']
-      for name in ('psnr', 'mse') if f'{row["key"]}/{name}' in arrays}
+  rows = tuple(row | {'psnr_per_image': arrays.get(f'{row["key"]}/psnr')}
                for row in nulls.get('rows', ()))
   return Sweep(path, info, claims_lib.parse(info.get('claims', ())), runs,
                _json(path / 'price.json'), rows,
@@ -117,17 +118,21 @@ def _run(path, unit):
   run = Run(unit['name'], path, unit.get('overrides', {}),
             {'role': 'law', 'configuration': unit['name']}
             | unit.get('factors', {}))
-  config = _json(path / 'config.json')
-  if not config:
-    return run
-  done = _json(path / 'DONE')
+  config, model = _json(path / 'config.json'), _json(path / 'model.json')
+  done, error = _json(path / DONE), _json(path / FAILED).get('error')
   images = {}
   if done:
     images = _arrays(path / 'evaluation' / f'{done["step"]}.npz', _PER_IMAGE)
+    error = None if all(np.isfinite(images[name]).all() for name in (
+        'psnr', 'mse') if name in images) else 'not finite'
+  state = 'failed' if error else 'done' if 'psnr' in images else 'running'
+  if not (config and model):
+    return dataclasses.replace(run, state='failed' if error else 'missing',
+                               error=error)
   return dataclasses.replace(
-      run, state='done' if 'psnr' in images else 'running',
-      config=_flat(config), model=_json(path / 'model.json'), done=done,
-      curve=_curve(path / 'metrics.jsonl'), images=images,
+      run, state=state, error=error, config=_flat(config), model=model,
+      done=done, curve=tuple(line for line in log(path / 'metrics.jsonl')
+                             if 'eval/psnr' in line), images=images,
       protocol=str(_json(path / 'evaluation' / 'protocol.json').get('id', '')))
 
 
@@ -163,19 +168,15 @@ def _json(path):
     raise errors.InputError(str(path), None, f'is not JSON: {error}') from error
 
 
-def _curve(path):
-  """Lines with an evaluation; a last line cut short by a kill is left out."""
-  if not path.exists():
-    return ()
-  rows = {}
-  for line in path.read_text().splitlines():
+def log(path: epath.Path) -> list[dict]:
+  """Lines of a metrics.jsonl, up to one that a kill cut short."""
+  lines = []
+  for line in path.read_text().splitlines() if path.exists() else ():
     try:
-      row = json.loads(line)
+      lines.append(json.loads(line))
     except ValueError:
-      continue
-    if 'eval/psnr' in row:
-      rows[row['step']] = row
-  return tuple(rows[step] for step in sorted(rows))
+      break
+  return lines
 
 
 def _arrays(path, names=None):

@@ -27,6 +27,7 @@ class Verdict:
     used, flagged: units in the fit, and left out of it below their PCA.
     checks: all of them, met or not.
     fit: the law behind it, or None where none could be fitted.
+    demonstration: whether the sweep can show, and not prove.
   """
   claim: Claim
   word: str
@@ -39,15 +40,23 @@ class Verdict:
   flagged: int
   checks: tuple[checks.Check, ...]
   fit: fits.Fit | None
+  demonstration: bool
+
+  @property
+  def shown(self) -> str:
+    """The word as every page, figure and file prints it."""
+    return f'demonstration: {self.word}' if self.demonstration else self.word
 
 
-def judge(claim: Claim, rows: Sequence[dict], data: fits.Data) -> Verdict:
+def judge(claim: Claim, rows: Sequence[dict], data: fits.Data, *,
+          demonstration: bool = False) -> Verdict:
   """The verdict on a claim.
 
   Args:
     claim: with its margins.
     rows: of the whole sweep, unfinished units too.
     data: all finished units, with responses `claim.y` at `claim.level`.
+    demonstration: caps the verdict, whatever the numbers say.
   """
   wanted = {row['unit'] for row in checks.about(
       claim, rows, 'law', 'longer', 'rate')}
@@ -56,46 +65,26 @@ def judge(claim: Claim, rows: Sequence[dict], data: fits.Data) -> Verdict:
   used = checks.unflagged(data)
   found = checks.run_all(claim, rows, data)
   flagged = len(law.rows) - len(used.rows)
-  estimate = low = high = smallest = fitted = obstacle = None
+  estimate = low = high = smallest = fitted = parts = obstacle = None
   try:
-    estimate, replicates, fitted = statistic(claim, used)
+    fitted = fits.fit(used, claim.terms, distinct=claim.distinct,
+                      curved=claim.rule == 'straight')
+    parts = fits.statistics(claim, used)
+    estimate, replicates = parts[0]
+    if claim.rule == 'predicts':
+      estimate = max(abs(error) for error, _ in parts)
+      replicates = np.max([np.abs(error_R) for _, error_R in parts], 0)
     low, high = bootstrap.interval(replicates, claim.level)
     smallest = fits.smallest_effect(claim, used.rows, fitted.seed_sd)
   except errors.InputError as error:
     obstacle = str(error)
-  word, reason = _decide(claim, found, law, flagged, obstacle, low, high)
+  word, reason = _decide(claim, found, law, flagged, obstacle, low, high,
+                         parts)
   return Verdict(claim, word, reason, estimate, low, high, smallest,
-                 len(used.rows), flagged, found, fitted)
+                 len(used.rows), flagged, found, fitted, demonstration)
 
 
-def statistic(claim: Claim, used: fits.Data):
-  """What the rule compares with its margin.
-
-  Returns:
-    (estimate, its replicates, the fit).
-
-  Raises:
-    InputError: the design cannot carry it.
-  """
-  fitted = fits.fit(used, claim.terms, distinct=claim.distinct,
-                    curved=claim.rule == 'straight')
-  if claim.rule == 'equal_slopes':
-    (a, a_R), (b, b_R) = (fitted.slope(column) for column in claim.x)
-    return a - b, a_R - b_R, fitted
-  if claim.rule == 'straight':
-    return *fitted.curvature(), fitted
-  if claim.rule != 'predicts':
-    return *fitted.slope(claim.x[0]), fitted
-  out = fits.held_out(used, claim.terms, claim.hold_out)
-  known = [pair for pair in out.values() if np.isfinite(pair[0])]
-  if len(known) < 2:
-    raise errors.InputError(claim.hold_out, None, 'has fewer than two values '
-                            'that a law can be fitted without')
-  worst = max(abs(error) for error, _ in known)
-  return worst, np.max([np.abs(error_R) for _, error_R in known], 0), fitted
-
-
-def _decide(claim, found, law, flagged, obstacle, low, high):
+def _decide(claim, found, law, flagged, obstacle, low, high, parts):
   """(verdict, reason), in the order that `vitok.scaling.claims` gives."""
   unmet = [check for check in found
            if not check.met and check.name in claim.requires]
@@ -115,11 +104,16 @@ def _decide(claim, found, law, flagged, obstacle, low, high):
   if unmet:
     return UNDECIDED, 'Not met: ' + '; '.join(
         f'{check.name} ({check.detail})' for check in unmet) + '.'
-  inside, outside = _sides(claim, low, high)
+  inside, outside = _sides(claim, low, high, parts)
   word = HOLDS if inside else FAILS if outside else UNDECIDED
   where = ('inside' if inside else 'outside' if outside else 'on both sides of')
-  return word, (f'The {claim.level:.0%} interval {low:.3g} to {high:.3g} is '
-                f'{where} {region(claim)}.')
+  reason = (f'The {claim.level:.0%} interval {low:.3g} to {high:.3g} is '
+            f'{where} {region(claim)}.')
+  if claim.rule == 'predicts' and not outside and low > claim.margin:
+    reason = (f'The largest of {len(parts)} errors, {low:.3g} to {high:.3g}, '
+              f'is above {claim.margin:g}, but no single one is: noise alone '
+              'can do that.')
+  return word, reason
 
 
 def region(claim: Claim) -> str:
@@ -131,11 +125,12 @@ def region(claim: Claim) -> str:
   return f'the region from {-claim.margin:g} to {claim.margin:g}'
 
 
-def _sides(claim, low, high):
+def _sides(claim, low, high, parts):
   """Whether the interval lies inside the claimed region, or outside it."""
   if claim.rule == 'slope_above':
     return low > claim.margin, high < claim.margin
-  if claim.rule == 'predicts':
-    return high < claim.margin, low > claim.margin
+  # Each of several errors has its own interval (Bonferroni); one has `level`.
+  level = 1 - (1 - claim.level) / len(parts)
+  ends = [bootstrap.interval(value_R, level) for _, value_R in parts]
   return (-claim.margin < low and high < claim.margin,
-          low > claim.margin or high < -claim.margin)
+          any(a > claim.margin or b < -claim.margin for a, b in ends))
