@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, locally and on `gs://`."""
 
 import os
+import socket
 
 from etils import epath
 
@@ -12,7 +13,9 @@ def write_bytes(path: os.PathLike | str, data: bytes) -> None:
   if '://' in os.fspath(path):  # Object stores publish whole objects.
     path.write_bytes(data)
     return
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.part')
+  # Hosts that share a folder may share process ids as well.
+  temporary = path.with_name(
+      f'.{path.name}.{socket.gethostname()}.{os.getpid()}.part')
   try:
     temporary.write_bytes(data)
     temporary.replace(path)

@@ -1,0 +1,29 @@
+"""Files are whole or absent, whoever else writes them."""
+
+import pathlib
+import socket
+
+from etils import epath
+
+from vitok import files
+
+
+def test_what_is_written_is_read_and_nothing_else_is_left(tmp_path):
+  files.write_text(tmp_path / 'a' / 'x.json', 'ü')
+  files.write_text(tmp_path / 'a' / 'x.json', 'é')
+  assert [path.name for path in (tmp_path / 'a').iterdir()] == ['x.json']
+  assert (tmp_path / 'a' / 'x.json').read_text() == 'é'
+
+
+def test_hosts_with_equal_process_ids_write_to_different_files(
+    tmp_path, monkeypatch):
+  """Else one host could publish the half that another has written."""
+  written = []
+  monkeypatch.setattr(type(epath.Path(tmp_path)), 'write_bytes', (
+      lambda path, data: (written.append(path.name),
+                          pathlib.Path(path).open('wb').write(data))))
+  for host in ('a', 'b'):
+    monkeypatch.setattr(socket, 'gethostname', lambda host=host: host)
+    files.write_bytes(tmp_path / 'x', b'whole')
+  assert len(set(written)) == 2
+  assert [path.name for path in tmp_path.iterdir()] == ['x']
