@@ -31,7 +31,7 @@ def test_config_gives_the_protocol_of_its_evaluation():
 
 
 @pytest.mark.parametrize('change', [
-    {'source': 'tfds:cifar10'}, {'split': 'train'}, {'crop': 'none'},
+    {'split': 'train'}, {'crop': 'none'},
     {'filter': 'bicubic'}, {'resolution': 128}, {'frames': 16},
     {'count': 49}, {'data': 'ffff'}, {'rounding': 'none'},
     {'psnr': 'pooled'}, {'ssim': 'uniform 7x7'}])
@@ -51,9 +51,17 @@ def test_equal_protocols_compare_and_what_is_not_one_leaves_the_id_alone():
   protocol.compare(same, _protocol())
 
 
+def test_equal_data_elsewhere_have_the_same_id():
+  here, there = (_protocol(source=f'folder:/{disk}/photos') for disk in 'ab')
+  assert here.id == there.id
+  protocol.compare(here, there)
+
+
 def test_all_differences_are_named():
-  with pytest.raises(errors.InputError, match='crop is .*count is 50 and 7'):
-    protocol.compare(_protocol(), _protocol(crop='none', count=7))
+  with pytest.raises(errors.InputError,
+                     match='^protocol.crop.*count is 50 and 7, source is'):
+    protocol.compare(_protocol(), _protocol(crop='none', count=7,
+                                            source='folder:/photos'))
 
 
 def test_json_round_trip_and_print_carry_the_id():

@@ -23,7 +23,8 @@ class Protocol:
   """Everything but the model that an evaluation's numbers depend on.
 
   Attributes:
-    source: where the examples come from: 'photographs', 'tfds:cifar10'.
+    source: where the examples come from: 'photographs', 'tfds:cifar10'. A name
+      only: it may hold a path, and `data` says which records they are.
     split: which of them: 'test', 'train[90%:]'.
     crop: how a square is cut: 'center', ...
     filter: resize filter, by name.
@@ -64,8 +65,10 @@ class Protocol:
 
   @property
   def id(self) -> str:
-    """12 hex digits; equal exactly if all fields are equal."""
-    text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+    """12 hex digits; equal exactly if all fields but `source` are equal."""
+    fields = dataclasses.asdict(self)
+    del fields['source']
+    text = json.dumps(fields, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
   def to_json(self) -> str:
@@ -108,7 +111,8 @@ def compare(a: Protocol, b: Protocol) -> None:
   if a.id == b.id:
     return
   a, b = dataclasses.asdict(a), dataclasses.asdict(b)
-  different = [name for name in a if a[name] != b[name]]
+  different = sorted((name for name in a if a[name] != b[name]),
+                     key='source'.__eq__)  # Alone, it is no difference.
   raise errors.InputError(
       f'protocol.{different[0]}', b[different[0]],
       'numbers of two protocols cannot be compared: '
