@@ -39,19 +39,27 @@ def measure(model: Any, variables: Mapping, batch: Mapping,
   original = batch['image']
   reconstruction, out = model.apply(variables, original, keys=keys,
                                     train=False)
+  values = compare(original, reconstruction)
+  if 'kl_sum' in out['code'].losses:
+    values['kl_bits'] = out['code'].losses['kl_sum'] / math.log(2)
+  if images:
+    values.update(
+        originals=image_metrics.to_uint8(original[:images]),
+        reconstructions=image_metrics.to_uint8(reconstruction[:images]))
+  return values
+
+
+def compare(original: jax.Array,
+            reconstruction: jax.Array) -> dict[str, jax.Array]:
+  """'mse', 'psnr' and 'ssim' as in `measure`, of (B, T, H, W, C) images."""
   # Rounding to uint8 would turn NaN into an ordinary level.
   finite_B = jnp.isfinite(reconstruction).all(axis=(1, 2, 3, 4))
   x, y = (image_metrics.to_uint8(a) for a in (original, reconstruction))
   values = {'mse': image_metrics.mse(x, y), 'psnr': image_metrics.psnr(x, y)}
   if image_metrics.has_ssim(x.shape):
     values['ssim'] = image_metrics.ssim(x, y)
-  values = {name: jnp.where(finite_B, value, jnp.nan)
-            for name, value in values.items()}
-  if 'kl_sum' in out['code'].losses:
-    values['kl_bits'] = out['code'].losses['kl_sum'] / math.log(2)
-  if images:
-    values.update(originals=x[:images], reconstructions=y[:images])
-  return values
+  return {name: jnp.where(finite_B, value, jnp.nan)
+          for name, value in values.items()}
 
 
 def quantised(model: Any, variables: Mapping, batch: Mapping,
