@@ -5,49 +5,57 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).parents[2]
 
 # Runs ahead of the program given: devices and the connection to the others.
 _PRELUDE = '''
 import sys, jax
-address, count, index, devices = sys.argv[1:5]
 jax.config.update('jax_platforms', 'cpu')
-jax.config.update('jax_num_cpu_devices', int(devices))
-jax.distributed.initialize(address, int(count), int(index),
-                           initialization_timeout=120)
+jax.config.update('jax_num_cpu_devices', int(sys.argv[1]))
+from vitok.training import runtime
+runtime.prepare(distributed=True)
 '''
 
 
-def run(program: str, processes: int = 2, devices: int = 4,
-        timeout: float = 400) -> list[str]:
-  """What each process printed.
+def run(program: str, *arguments: str, processes: int = 2, devices: int = 4,
+        timeout: float = 400, check: bool = True
+        ) -> list[subprocess.CompletedProcess]:
+  """What became of each process, in order.
 
   Args:
     program: Python source; `jax.distributed` is initialised before it runs.
+    *arguments: its `sys.argv[2:]`.
     processes: how many, on this machine.
     devices: CPU devices of each.
     timeout: seconds until all are killed.
+    check: whether a failure raises.
 
   Raises:
     RuntimeError: a process failed; its error output is the message.
+    subprocess.TimeoutExpired: one hangs.
   """
   with socket.socket() as free:
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
-  environment = dict(os.environ, PYTHONPATH=str(ROOT))
-  environment.pop('XLA_FLAGS', None)
+  environment = dict(
+      os.environ, PYTHONPATH=str(ROOT), JAX_COORDINATOR_ADDRESS=address,
+      JAX_NUM_PROCESSES=str(processes))
   started = [subprocess.Popen(
-      [sys.executable, '-c', _PRELUDE + program, address, str(processes),
-       str(index), str(devices)], env=environment, text=True,
+      [sys.executable, '-c', _PRELUDE + program, str(devices), *arguments],
+      env=environment | {'JAX_PROCESS_ID': str(index)}, text=True,
       stdout=subprocess.PIPE, stderr=subprocess.PIPE)
       for index in range(processes)]
+  deadline = time.monotonic() + timeout
   try:
-    printed = [process.communicate(timeout=timeout) for process in started]
+    printed = [process.communicate(timeout=deadline - time.monotonic())
+               for process in started]
   finally:
     for process in started:
       process.kill()  # One that failed would leave the others waiting.
-  for process, (_, error) in zip(started, printed, strict=True):
-    if process.returncode:
-      raise RuntimeError(error[-4000:])
-  return [out for out, _ in printed]
+  ended = [subprocess.CompletedProcess(process.args, process.returncode, *both)
+           for process, both in zip(started, printed, strict=True)]
+  if failed := [one.stderr for one in ended if check and one.returncode]:
+    raise RuntimeError('\n'.join(error[-4000:] for error in failed))
+  return ended

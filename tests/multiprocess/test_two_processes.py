@@ -16,8 +16,8 @@ print(json.dumps(sharded.losses(sharded.config(2, 2, 2))))
 
 
 def test_losses_equal_those_of_one_process_with_one_device():
-  first, second = (json.loads(out.splitlines()[-1])
-                   for out in launch.run(PROGRAM))
+  first, second = (json.loads(one.stdout.splitlines()[-1])
+                   for one in launch.run(PROGRAM))
   assert first == second
   np.testing.assert_allclose(
       first, sharded.losses(sharded.config()), rtol=1e-5)

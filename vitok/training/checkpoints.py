@@ -46,8 +46,9 @@ class TreeMismatchError(ValueError):
 class Checkpoints:
   """The checkpoints of the one run that writes to `workdir`.
 
-  Every process calls every method, in the same order. Opening removes what a
-  killed writer left, so programs that only read use `restore_params`.
+  Every process calls every method, in the same order, but for `close`. Opening
+  removes what a killed writer left, so programs that only read use
+  `restore_params`.
   """
 
   def __init__(self, workdir: epath.PathLike, config: Any):
@@ -72,7 +73,7 @@ class Checkpoints:
   def should_save(self, step: int) -> bool:
     """Whether the cadence asks for step; raises a background save's error."""
     if self._error is not None:  # No barrier here: processes differ in time.
-      self.wait()
+      self._join()
     every = self._config.every
     return bool(every and step and step % every == 0 and step != self._newest)
 
@@ -117,19 +118,21 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Returns when the last save is whole on disk, or raises its error."""
-    if self._thread is None:
-      return
-    self._thread.join()
-    self._thread = None
-    error, self._error = self._error, None
-    if error is not None:
-      self._fail(self.directory / str(self._newest), error)
-    multihost_utils.sync_global_devices('checkpoint')  # Process 0's manifest.
+    if self._thread is not None:
+      self._join()
+      multihost_utils.sync_global_devices('checkpoint')  # The manifest of 0.
 
   def close(self) -> None:
-    """Waits, then frees Orbax's threads."""
+    """Ends this process's part of the last save; frees Orbax's threads.
+
+    It meets no other process: where one fails, the others stand elsewhere,
+    and a barrier would hang them all. A run that ends well calls `wait` first.
+
+    Raises:
+      CheckpointError: the last save failed.
+    """
     try:
-      self.wait()
+      self._join()
     finally:
       self._orbax.close()
 
@@ -186,6 +189,16 @@ class Checkpoints:
         self._prune(int(path.name))
     except BaseException as error:  # pylint: disable=broad-except
       self._error = error
+
+  def _join(self):
+    """Returns when the thread of the last save has ended; raises its error."""
+    if self._thread is None:
+      return
+    self._thread.join()
+    self._thread = None
+    error, self._error = self._error, None
+    if error is not None:
+      self._fail(self.directory / str(self._newest), error)
 
   def _fail(self, path, error):
     """Frees the half checkpoint's space and raises with its path."""

@@ -37,3 +37,16 @@ def prepare(distributed: bool = False):
     number = os.environ.get('JAX_PROCESS_ID')
     jax.distributed.initialize(
         address, count and int(count), number and int(number))
+    sys.excepthook = _leave
+
+
+def _leave(*error):
+  """An uncaught exception ends this process at once, as a crash would.
+
+  At an orderly exit JAX waits for the other processes, and these wait for this
+  one in a collective. When it is gone the coordination service ends them.
+  """
+  sys.__excepthook__(*error)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(1)

@@ -1,0 +1,67 @@
+"""What goes wrong in the processes of `test_trainer`, and its config."""
+
+import os
+import signal
+import time
+from typing import Any
+
+import numpy as np
+
+from tests import runs
+from vitok import data
+
+# Ten evaluation batches of this length: JAX looks for a SIGTERM once a second.
+_PAUSE = 0.4
+
+
+def config(replica: int, fsdp: int) -> Any:
+  """A tiny run on a mesh, with all parameters that can be split in parts."""
+  return runs.tiny(
+      mesh__replica=replica, mesh__fsdp=fsdp, sharding__fsdp_min_size=64,
+      evaluation__batch_size=8, evaluation__count=80)
+
+
+def recorded(drawn: dict[int, list[int]], fail_at: int | None = None) -> type:
+  """A `data.train_batches` that tells what it drew.
+
+  Args:
+    drawn: filled with this process's record numbers, by step.
+    fail_at: the step whose batch cannot be read.
+  """
+  original = data.train_batches
+
+  class Batches:
+    def __init__(self, config, sharding, start):
+      self._inner, self._step = original(config, sharding, start=start), start
+
+    def __next__(self):
+      if self._step == fail_at:
+        raise data.UnreadableError('a.jpg')
+      batch = next(self._inner)
+      shards = {shard.index[0].start: np.asarray(shard.data)
+                for shard in batch['index'].addressable_shards}
+      drawn[self._step] = np.concatenate(
+          [shards[row] for row in sorted(shards)]).tolist()
+      self._step += 1
+      return batch
+
+    def close(self):
+      self._inner.close()
+  return Batches
+
+
+def interrupted(signalled: bool) -> Any:
+  """A slow `data.eval_batches`; its second batch sends a SIGTERM.
+
+  Args:
+    signalled: whether this process is the one that gets it.
+  """
+  original = data.eval_batches
+
+  def batches(*arguments):
+    for number, batch in enumerate(original(*arguments)):
+      if number == 1 and signalled:
+        os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(_PAUSE)
+      yield batch
+  return batches
