@@ -16,7 +16,8 @@ NOTEBOOK = pathlib.Path(__file__).parents[1] / 'experiments/analysis.ipynb'
 def executed(tmp_path, monkeypatch):
   workdir = synthetic.write(tmp_path / 'sweep', synthetic.grid(
       lambda tokens, channels: 8 + 2 * synthetic.log2(tokens * channels),
-      longer=lambda t, c: 8.1 + 2 * synthetic.log2(t * c), rates=(0.5, 2)))
+      longer=lambda t, c: 8.1 + 2 * synthetic.log2(t * c), rates=(0.5, 2)),
+                            source='photographs')
   monkeypatch.setenv('VITOK_SWEEP', str(workdir))
   notebook = nbformat.read(NOTEBOOK, as_version=4)
   notebook.cells.append(nbformat.v4.new_code_cell(
@@ -33,7 +34,7 @@ def test_it_runs_shows_the_verdict_and_imports_no_training_code(executed):
   assert not {'jax', 'flax', 'tensorflow', 'optax', 'orbax', 'grain'
               } & set(modules)
   shown = json.dumps(executed.cells)
-  assert '<b>holds</b>' in shown
+  assert '<b>demonstration: holds</b>' in shown
   assert shown.count('image/png') > 8
 
 

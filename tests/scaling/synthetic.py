@@ -175,9 +175,10 @@ def run(path, config, model, psnr, shared, index, group, random, pictures):
   if pictures:
     arrays['originals'], arrays['reconstructions'] = pictures(psnr, model)
   np.savez(path / 'evaluation' / f'{steps}.npz', **arrays)
-  curve = [dict(step=int(steps * share), **{
-      'eval/psnr': psnr - 6 * math.exp(-5 * share)})
-           for share in np.linspace(0, 1, 9)]
+  # Real runs log their loss in between, and evaluate each quarter.
+  curve = [dict(step=int(steps * eighth / 8), **{'train/loss': 0.1}, **{
+      'eval/psnr': psnr - 6 * math.exp(-5 * eighth / 8)} if eighth % 2 == 0
+                else {}) for eighth in range(1, 9)]
   seconds = dict(start=0.5, compile=8.0, step=model['train_flops'] / 5e10,
                  data=0.5, eval=1.5, checkpoint=0.3, report=0.1)
   for name, text in {

@@ -41,6 +41,12 @@ def test_a_law_over_code_size_cannot_ask_for_fewer_than_four_sizes():
   assert tower.distinct == 3
 
 
+def test_an_effect_near_zero_may_move_by_half_its_margin():
+  law, flat = claims.parse([LAW, LAW | dict(name='flat', rule='no_slope')])
+  assert law.convergence['absolute'] == 0
+  assert flat.convergence['absolute'] == 0.5
+
+
 def test_the_fingerprint_is_of_every_number_and_not_of_spelling():
   same = claims.fingerprint(claims.parse([LAW]))
   assert same == claims.fingerprint(claims.parse([LAW | dict(

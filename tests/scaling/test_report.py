@@ -1,17 +1,20 @@
 """The page: self-contained, whole for half a sweep, nothing typed in."""
 
 import csv
+import dataclasses
+import html
 import html.parser
 import io
 import json
 import math
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.scaling import synthetic
-from vitok.scaling import claims, report
+from vitok.scaling import analysis, claims, figures, panels, report
 
 EQUAL = dict(name='equal', rule='equal_slopes', x=['tokens', 'channels'],
              margin=0.25, text='Tokens and channels are worth the same.')
@@ -67,7 +70,8 @@ def test_the_page_is_whole_and_loads_nothing(finished):
   assert len(sources) >= 9
   assert all(source.startswith('data:image/png;base64,') for source in sources)
   assert not {'link', 'script', 'iframe'} & {tag for tag, _ in page.tags}
-  assert 'nan' not in text.replace('nano', '').lower().split()
+  assert not re.search(r'\bnan\b', re.sub('base64,[^"]*', '', text).lower())
+  assert 'They were priced for' in text
 
 
 def test_figures_are_pngs_of_some_size(finished):
@@ -113,8 +117,54 @@ def test_embedded_photographs_cap_the_report(tmp_path):
                source='photographs', groups=4, pictures=None)
   assert 'demonstration: holds' in text
   assert '4 independent images' in text
-  assert json.loads((tmp_path / 'report/report.json').read_text()
-                    )['grade'] == 'demonstration'
+  summary = json.loads((tmp_path / 'report/report.json').read_text())
+  assert summary['grade'] == 'demonstration'
+  assert [claim['verdict'] for claim in summary['claims']] == [
+      'demonstration: holds'] * 2
+  drawn = figures.claims(analysis.analyse(tmp_path, count=200))
+  assert [axes.get_title('left') for axes in drawn.axes] == [
+      'law: demonstration: holds', 'equal: demonstration: holds']
+
+
+def test_a_unit_that_is_not_finite_is_listed_and_the_rest_reported(tmp_path):
+  units = synthetic.grid(law, longer=law, rates=(0.5, 2))
+  units[0]['psnr'] = math.nan
+  text = write(tmp_path, units, pictures=None)
+  assert f'{units[0]["name"]} (not finite)' in text
+  summary = json.loads((tmp_path / 'report/report.json').read_text())
+  assert summary['units']['failed'] == {units[0]['name']: 'not finite'}
+  assert summary['claims'][0]['verdict'] == 'undecided'
+  assert summary['claims'][0]['estimate'] == pytest.approx(2, abs=0.1)
+
+
+def test_names_from_an_experiment_are_text_and_no_markup(tmp_path):
+  odd = '"><i>/../$'
+  units = [row | {odd: 2**(i // 2), 'name': f'<i>{i}', 'configuration':
+                  f'<i>{row["configuration"]}'}
+           for i, row in enumerate(synthetic.grid(law))]
+  units[-1]['state'] = 'missing'
+  claim = synthetic.LAW | dict(x=odd, text='<i>', requires=['null'])
+  synthetic.write(tmp_path, units, [claim], about='<i>', experiment='<i>')
+  text = report.write(tmp_path, count=200).read_text()
+  assert 'i' not in [tag for tag, _ in Page(text).tags]
+  assert html.escape(odd) in text
+  names = [file.name for file in (tmp_path / 'report').iterdir()]
+  assert 'psnr____i______.png' in names
+  assert all(re.fullmatch(r'\w+\.\w+', name) for name in names)
+
+
+def test_training_is_drawn_from_two_evaluations_on(finished):
+  path, _ = finished
+  found = analysis.analyse(path, count=50)
+  for number in (4, 2):
+    cut = [dataclasses.replace(run, curve=run.curve[-number:])
+           for run in found.sweep.runs]
+    drawn = panels.training(dataclasses.replace(
+        found, sweep=dataclasses.replace(found.sweep, runs=tuple(cut))),
+                            'code_floats')
+    curves = [line for axes in drawn.axes[:2] for line in axes.lines
+              if len(line.get_xdata()) == number]
+    assert len(curves) == 2 * (18 + 4)  # Of the law, and trained longer.
 
 
 @pytest.mark.parametrize('done', [0, 1, 5])
@@ -138,7 +188,7 @@ def test_a_sweep_without_price_nulls_or_images_is_reported(tmp_path):
   (tmp_path / 'nulls.npz').unlink()
   text = report.write(tmp_path, count=200).read_text()
   assert 'have no PCA' in text
-  assert 'the sweep was not priced' not in text  # It is said in the figure.
+  assert 'units took' in text and 'They were priced for' not in text
 
 
 def test_a_sweep_over_tower_sizes_is_drawn_beside_the_papers(tmp_path):

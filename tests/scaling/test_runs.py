@@ -67,6 +67,28 @@ def test_units_in_any_state_are_read(workdir):
   assert [line['step'] for line in sweep.runs[0].curve][-1] == 400
 
 
+@pytest.mark.parametrize('column', ['psnr', 'mse'])
+def test_a_unit_with_one_image_that_is_not_finite_has_failed(workdir, column):
+  path = workdir / 'p8c2-s0/evaluation/400.npz'
+  arrays = dict(np.load(path))
+  arrays[column][3] = np.nan
+  np.savez(path, **arrays)
+  sweep = runs.load_runs(workdir)
+  assert [run.name for run in sweep.done] == ['p8c4-s0']
+  row = table.rows(sweep)[0]
+  assert (row['state'], row['error']) == ('failed', 'not finite')
+  assert row['psnr'] is None and row['model'] == 'P-N/1x8x2'
+
+
+def test_a_unit_that_failed_says_why_until_it_is_done(workdir):
+  (workdir / 'p8c2-s0/FAILED').write_text('{"error": "OSError: disk"}')
+  assert runs.load_runs(workdir).runs[0].state == 'done'
+  for name in ('DONE', 'model.json'):  # Failed on the way, then at the start.
+    (workdir / 'p8c2-s0' / name).unlink()
+    row = table.rows(runs.load_runs(workdir))[0]
+    assert (row['state'], row['error']) == ('failed', 'OSError: disk')
+
+
 def test_nan_columns_become_unknown(workdir):
   path = workdir / 'p8c2-s0/evaluation/400.npz'
   arrays = dict(np.load(path))

@@ -122,6 +122,44 @@ def test_a_slope_that_still_moves_is_undecided(tmp_path):
                ).word == 'holds'
 
 
+@pytest.mark.parametrize('claim, longer, word', [
+    # The slope over E moves little, what the claim is about does.
+    (EQUAL, line(2.6, channels=1.95), 'undecided'),
+    (EQUAL, line(2.1, channels=2.0), 'holds'),
+    (STRAIGHT, line(2.0, bend=0.2), 'undecided'),
+    (STRAIGHT, line(2.3), 'holds'),
+    (PREDICTS, lambda n, c: line()(n, c) + (n * c == 512), 'undecided'),
+    (PREDICTS, line(2.3), 'holds')])
+def test_converged_is_the_claims_own_statistic(tmp_path, claim, longer, word):
+  verdict = judge(tmp_path, sweep(line(2.0), longer=longer), claim)
+  assert verdict.word == word, verdict.reason
+  assert ('convergence' in verdict.reason) == (word == 'undecided')
+
+
+def test_longer_units_that_cannot_carry_the_fit_meet_no_check(tmp_path):
+  units = [row for row in sweep(line(2.0)) if not (
+      row['role'] == 'longer' and row['configuration'].startswith('p4'))]
+  verdict = judge(tmp_path, units, EQUAL)
+  assert verdict.word == 'undecided'
+  assert 'tokens, channels: do not vary apart' in verdict.reason
+
+
+def test_noise_alone_does_not_refute_a_prediction(tmp_path):
+  verdicts = [judge(tmp_path / str(i), sweep(line(2.0), sd=0.8, random=i),
+                    PREDICTS | dict(requires=['complete'])) for i in range(12)]
+  assert sum(verdict.low > 0.5 for verdict in verdicts) > 3
+  assert {verdict.word for verdict in verdicts} == {'undecided'}
+
+
+def test_seeds_that_straddle_their_pca_are_left_out_together(tmp_path):
+  units = sweep(line(2.0))
+  lucky, unlucky = (row for row in units if row['role'] == 'law'
+                    and row['configuration'] == 'p8c32')
+  lucky['psnr'], unlucky['psnr'] = 20.2, 19.4
+  verdict = judge(tmp_path, units, pca=lambda n, c: 20 if c == 32 else 2)
+  assert verdict.flagged == 2
+
+
 @pytest.mark.parametrize('change, unmet', [
     (dict(longer=None), 'convergence'), (dict(rates=()), 'rates'),
     (dict(rates=(2, 4)), 'rates'), (dict(seeds=1), 'seeds')])
