@@ -58,6 +58,12 @@ def test_test_tiles_are_a_fixed_list(size, tiles):
   assert source.fingerprint != photographs.Photographs('test', 16).fingerprint
 
 
+def test_another_list_of_tiles_has_another_fingerprint(monkeypatch):
+  before = photographs.Photographs('test', 64).fingerprint
+  monkeypatch.setattr(photographs, 'TILES_PER_SCALE', 8)
+  assert photographs.Photographs('test', 64).fingerprint != before
+
+
 def test_flat_tiles_are_left_out():
   source = photographs.Photographs('test', 32)
   contrast = [source.read(i, None)[0].std((0, 1)).mean()

@@ -121,7 +121,7 @@ def test_two_processes_make_what_one_makes():
   import hashlib
   held, steps = {}, set()
   for printed in launch.run(PROGRAM):
-    rows, *counts = json.loads(printed.splitlines()[-1])
+    rows, *counts = json.loads(printed.stdout.splitlines()[-1])
     held.update(rows)
     steps.add(tuple(counts))
   assert len(held) == 2 * (8 + 4) and len(steps) == 1
@@ -202,6 +202,20 @@ def test_evaluation_of_a_slice_keeps_the_numbers_of_the_split():
   made = config(evaluation__split='test[-5:]')
   (batch,) = data.eval_batches(made, sharding())
   assert batch['index'][:5].tolist() == list(range(359, 364))
+
+
+def test_a_count_is_spread_over_the_split(tmp_path):
+  """And not its first records, which are of the first classes of a folder."""
+  made = config(**folder(tmp_path, 10), evaluation__count=4)
+  (batch,) = data.eval_batches(made, sharding())
+  assert batch['index'][batch['mask']].tolist() == [0, 2, 5, 7]
+
+
+def test_a_count_of_all_records_is_the_whole_split(tmp_path):
+  made = folder(tmp_path, 10)
+  whole = data.fingerprint(config(**made))
+  assert data.fingerprint(config(**made, evaluation__count=10)) == whole
+  assert data.fingerprint(config(**made, evaluation__count=9)) != whole
 
 
 def test_tiles_carry_their_photograph():
@@ -306,7 +320,8 @@ def test_what_cannot_work_is_refused_by_its_key(key, value):
 
 def test_evaluating_some_of_what_is_trained_on_is_said(tmp_path, caplog):
   made = dict(folder(tmp_path, 10), data__split='train[:90%]')
-  for split, said in (('train[90%:]', 0), ('train[80%:]', 1)):
+  for split, said in (('train[90%:]', 0), ('train[80%:]', 1),
+                      ('train[:90%]', 1)):
     caplog.clear()
     data.check(config(**made | {'evaluation__split': split}))
     assert len(caplog.records) == said

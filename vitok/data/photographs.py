@@ -125,7 +125,7 @@ class Photographs:
          for top, left in _grid(image, resolution)]
         for photo, scales in enumerate(self._scales)])
     listed = [FILES[name][3] for name in self._names] + [
-        resolution, split, MIN_CONTRAST]
+        resolution, split, MIN_CONTRAST, TILES_PER_SCALE]
     self.fingerprint = hashlib.sha256(repr(listed).encode()).hexdigest()
 
   def __len__(self) -> int:

@@ -63,7 +63,7 @@ def check(config: Any) -> None:
                             f'is not a positive weight for each of {count} '
                             'sources', (1.,) * count)
   train, held_out = _train_examples(config), _eval_examples(config)
-  if train.overlaps(held_out) and (data.split != evaluation.split):
+  if train.overlaps(held_out):
     logging.warning('config.evaluation.split=%r holds records that are also '
                     'trained on', evaluation.split)
 
@@ -79,7 +79,8 @@ def fingerprint(config: Any, part: str = 'all') -> str:
   if part in ('train', 'all'):
     parts += [_train_examples(config).fingerprint, tuple(config.data.weights)]
   if part in ('evaluation', 'all'):
-    parts += [_eval_examples(config).fingerprint, config.evaluation.count]
+    examples = _eval_examples(config)
+    parts += [examples.fingerprint, _evaluated(examples, config)]
   return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -174,8 +175,7 @@ class EvalBatches:
   def __init__(self, config, sharding):
     self._examples = _eval_examples(config)
     self.unreadable = collections.Counter()
-    (numbers,) = self._examples.ranges
-    numbers = numbers[:config.evaluation.count or None]
+    numbers = _evaluated(self._examples, config)
     self.count = len(numbers)
     # Workers take seconds to start, at every evaluation.
     self._workers = config.data.workers if self.count >= 5000 else 0
@@ -321,6 +321,18 @@ def _start_worker(worker, workers):
     multiprocessing.parent_process().join()
     os._exit(1)
   threading.Thread(target=end, daemon=True).start()
+
+
+def _evaluated(examples, config):
+  """Numbers of the records measured: all, or `count` evenly spread over them.
+
+  The first ones of a folder would be of its first classes.
+  """
+  (numbers,) = examples.ranges
+  count = config.evaluation.count
+  if not 0 < count < len(numbers):
+    return numbers
+  return [numbers[i * len(numbers) // count] for i in range(count)]
 
 
 def _padded(numbers, position):
