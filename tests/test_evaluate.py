@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 import skimage.metrics
+from PIL import Image
 
 import vitok
 from tests import tiny_run
@@ -115,6 +116,23 @@ def test_another_protocol_replaces_nothing(runs, result):
   assert before == {path: path.read_bytes() for path in folder.iterdir()}
   assert other['metrics']['eval/coded_bits'] > 0
   assert other['metrics']['eval/coded_loss_db'] <= .1
+
+
+def test_unreadable_records_do_not_count(tmp_path):
+  """They have no part in the protocol, whether asked for or measured."""
+  for i in range(6):
+    file = tmp_path / 'photos' / f'{i}.png'
+    file.parent.mkdir(exist_ok=True)
+    noise = np.random.default_rng(i).integers(0, 256, (24, 24, 3), np.uint8)
+    Image.fromarray(noise).save(file)
+  file.write_bytes(file.read_bytes()[:200])  # Only its header is whole.
+  tiny_run.make(tmp_path / 'run', data__sources=f'folder:{tmp_path}/photos',
+                data__skip_unreadable=True, evaluation__split='train')
+  for _ in range(2):  # As the run's own evaluation, and after it.
+    result = evaluate.evaluate(tmp_path / 'run')
+    assert result['protocol']['count'] == result['metrics']['eval/count'] == 5
+    assert result['protocol']['id'] == result['metrics']['eval/protocol']
+    assert result['folder'] == str(tmp_path / 'run' / 'evaluation')
 
 
 def test_command_on_four_devices_gives_the_same(runs, result, tmp_path):

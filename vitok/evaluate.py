@@ -15,6 +15,7 @@ numbers that cannot be compared with it.
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,23 +68,26 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
   state, step = loading.restore_state(workdir, built.abstract, checkpoint)
   arguments = built.run_arguments(config)
   batches = data.eval_batches(config, built.batch_sharding)
-  asked = protocol.Protocol.from_config(config, batches.count,
-                                        data.fingerprint(config, 'evaluation'))
-  out = folder = epath.Path(workdir)
-  own = folder / 'evaluation' / 'protocol.json'
-  if own.exists() and json.loads(own.read_text()).get('id') != asked.id:
-    out = folder / 'evaluations' / asked.id
+  out, numbers = epath.Path(workdir), {}
   writes = jax.process_index() == 0
-  numbers = {}
-  for evaluator in built.task.evaluators():
-    functions = built.evaluation_functions(evaluator, state, arguments)
-    for name, value in evaluator.run(functions, batches, step,
-                                     out if writes else None, last=True):
-      numbers[f'{evaluator.name}/{name}'] = value
+  with tempfile.TemporaryDirectory() as staged:
+    for evaluator in built.task.evaluators():
+      functions = built.evaluation_functions(evaluator, state, arguments)
+      for name, value in evaluator.run(functions, batches, step,
+                                       staged if writes else None, last=True):
+        numbers[f'{evaluator.name}/{name}'] = value
+    # Only now are the readable records counted, which is part of a protocol.
+    measured = protocol.Protocol.from_config(
+        config, numbers['eval/count'], data.fingerprint(config, 'evaluation'))
+    own = out / 'evaluation' / 'protocol.json'
+    if own.exists() and json.loads(own.read_text()).get('id') != measured.id:
+      out = out / 'evaluations' / measured.id
+    for path in epath.Path(staged).glob('evaluation/*'):
+      files.write_bytes(out / 'evaluation' / path.name, path.read_bytes())
   result = {
       'workdir': str(workdir), 'step': step,
       'parameters': 'moving average' if config.ema_decay else 'trained',
-      'metrics': numbers, 'protocol': json.loads(asked.to_json()),
+      'metrics': numbers, 'protocol': json.loads(measured.to_json()),
       'folder': str(out / 'evaluation')}
   if writes:
     files.write_text(out / 'evaluation' / f'{step}.json',
