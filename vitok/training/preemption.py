@@ -21,7 +21,9 @@ class Preemption:
   """
 
   def __init__(self):
-    self._flag = threading.Event()
+    # Not a threading.Event: its lock would deadlock a handler that a second
+    # signal interrupts.
+    self._wanted = False
     self._distributed = jax.distributed.is_initialized()
     self._polls = 0
     self._previous = None
@@ -32,7 +34,7 @@ class Preemption:
     if (not self._distributed
         and threading.current_thread() is threading.main_thread()):
       self._previous = signal.signal(
-          signal.SIGTERM, lambda *_: self._flag.set())
+          signal.SIGTERM, lambda *_: self.request())
     return self
 
   def __exit__(self, *_):
@@ -42,7 +44,7 @@ class Preemption:
 
   def request(self) -> None:
     """Asks for a stop, as the signal does (in one process)."""
-    self._flag.set()
+    self._wanted = True
 
   def preempted(self) -> bool:
     """Whether to save and leave now; once true, true for good.
@@ -51,7 +53,6 @@ class Preemption:
     evaluation is seen there by all processes at the same batch.
     """
     self._polls += 1
-    if (self._distributed and not self._flag.is_set()
-        and multihost_utils.reached_preemption_sync_point(self._polls)):
-      self._flag.set()
-    return self._flag.is_set()
+    if self._distributed and not self._wanted:
+      self._wanted = multihost_utils.reached_preemption_sync_point(self._polls)
+    return self._wanted

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 import jax
+from absl import logging
 from etils import epath
 
 from vitok import files
@@ -50,31 +51,52 @@ class Watchdog:
     self._stop.set()
 
   def _watch(self):
+    self._try(self._path(self._number).unlink, missing_ok=True)
     seen, since = None, time.monotonic()
     while not self._stop.wait(self._seconds / 10):
       step, bucket = self._where()
       if step != seen:
         seen, since = step, time.monotonic()
-        self._beat(step, bucket)
+        self._try(self._beat, step, bucket)
       elif time.monotonic() - since > self._seconds:
-        self._beat(step, bucket)
         faulthandler.dump_traceback(sys.__stderr__, all_threads=True)
+        self._try(self._beat, step, bucket)
         if self._number == 0:
-          self._say(self.diagnosis())
+          self._say(self._try(self.diagnosis)
+                    or f'no step for {self._seconds:.0f} s at step {step}')
         since = time.monotonic()
 
+  def _try(self, call, *arguments, **options):
+    """The call's value; None if the file system failed, which is logged.
+
+    A full disk is no reason to stop watching.
+    """
+    try:
+      return call(*arguments, **options)
+    except OSError as error:
+      logging.warning('heartbeats in %s: %s', self._folder, error)
+      return None
+
   def _beat(self, step, bucket):
-    files.write_text(self._folder / f'{self._number}.json', json.dumps({
+    files.write_text(self._path(self._number), json.dumps({
         'process': self._number, 'host': socket.gethostname(), 'step': step,
         'bucket': bucket}))
 
+  def _path(self, number):
+    return self._folder / f'{number}.json'
+
   def diagnosis(self) -> str:
-    """One line: who is behind. Processes wait for the lowest step, and among
-    equals for one that is not itself waiting in `step`."""
-    beats = [json.loads(path.read_text())
-             for path in self._folder.glob('*.json')]
-    late = min(beats, key=lambda beat: (beat['step'], beat['bucket'] == 'step',
-                                        beat['process']))
-    return (f'no step for {self._seconds:.0f} s at step {self._where()[0]}; '
-            f'last to move: process {late["process"]} on {late["host"]}, step '
-            f'{late["step"]}, in {late["bucket"]}')
+    """One line: who is behind. Processes wait for one that has not beaten, or
+    for the lowest step, and among equals for one that is not itself waiting
+    in `step`. Files of more processes are of an earlier session."""
+    alarm = f'no step for {self._seconds:.0f} s at step {self._where()[0]}; '
+    paths = [self._path(number) for number in range(jax.process_count())]
+    silent = [number for number, path in enumerate(paths)
+              if not path.exists()]
+    if silent:
+      return f'{alarm}no heartbeat of process {silent[0]}'
+    late = min((json.loads(path.read_text()) for path in paths),
+               key=lambda beat: (beat['step'], beat['bucket'] == 'step',
+                                 beat['process']))
+    return (f'{alarm}last to move: process {late["process"]} on '
+            f'{late["host"]}, step {late["step"]}, in {late["bucket"]}')
