@@ -58,10 +58,9 @@ def training(analysis: Analysis, x: str) -> Figure | None:
     for ax, over in zip(axes, (steps, flops), strict=True):
       ax.plot(over, psnr, **look)
       ax.plot(over[-1:], psnr[-1:], 'o', markersize=3.5, **look)
-  for ax, label in zip(axes, ('training steps', 'training FLOPs'),
-                       strict=True):
-    ax.set_xscale('log')
-    ax.set_xlabel(label)
+  for ax, column in zip(axes, ('steps', 'train_flops'), strict=True):
+    style.size_axis(ax, column, np.concatenate(
+        [line.get_xdata() for line in ax.lines]))
   axes[0].set_ylabel('PSNR (dB)')
   axes[0].set_title('Equal steps')
   axes[1].set_title('Equal compute')

@@ -29,7 +29,6 @@ _RC = {
     'legend.handlelength': 1.8, 'lines.linewidth': 1.6,
     'lines.markersize': 5.5, 'errorbar.capsize': 2, 'savefig.dpi': 160,
     'figure.constrained_layout.use': True, 'axes.unicode_minus': True,
-    'text.parse_math': False,  # Names of an experiment may hold a dollar sign.
 }
 NAMES = {  # Axis labels with units.
     'code_floats': 'code size E = L·c (floats)', 'tokens': 'tokens L',
