@@ -12,8 +12,7 @@ from vitok.accounting import flops as flops_lib
 from vitok.accounting import memory as memory_lib
 from vitok.accounting import parameters as parameters_lib
 from vitok.accounting.parameters import Spec
-
-MESH_AXES = ('replica', 'fsdp', 'tensor')
+from vitok.accounting.sharding import AXES
 
 
 def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
@@ -32,8 +31,8 @@ def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
     code_projection: width of the projection to the code in its channels: 2
       for a mean and a log-variance.
     ema: whether a moving average of the parameters is kept.
-    mesh: sizes of 'replica', 'fsdp', 'tensor', at most one -1 (the rest of
-      `devices`); `None` is data-parallel.
+    mesh: sizes of `AXES`, at most one -1 (the rest of `devices`); `None` is
+      data-parallel.
     sharding: `config.sharding`; `None` is the default config's.
     devices: that the mesh is made of.
 
@@ -81,35 +80,18 @@ def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
   }
 
 
-def train_flops(size: sizes.Size, frames: int, resolution: int, *, steps: int,
-                batch: int, **options: Any) -> int:
-  """FLOPs of a whole run: matrix products of every step and example.
-
-  Without loss networks, optimizer, element-wise and repeated work; the x axis
-  of a scaling law.
-
-  Args:
-    size, frames, resolution: as in `describe`.
-    steps: updates of the run.
-    batch: examples per update.
-    **options: mlp, norm, positions, code_projection.
-  """
-  spec = Spec(size, frames, resolution, **options)
-  return steps * batch * flops_lib.train_step(spec)['total']
-
-
 def resolve_mesh(mesh: Any, devices: int) -> dict[str, int]:
   """Sizes of the mesh axes, with -1 replaced by the rest of `devices`.
 
   Raises:
     InputError: the sizes do not multiply to `devices`.
   """
-  given = {'replica': -1, 'fsdp': 1, 'tensor': 1} | dict(mesh or {})
+  given = dict.fromkeys(AXES, 1) | {'replica': -1} | dict(mesh or {})
   fixed = math.prod(n for n in given.values() if n != -1)
   resolved = {axis: devices // fixed if n == -1 else n
               for axis, n in given.items()}
   if math.prod(resolved.values()) != devices:
-    shown = ' x '.join(str(given[axis]) for axis in MESH_AXES)
+    shown = ' x '.join(str(given[axis]) for axis in AXES)
     raise errors.InputError('config.mesh', shown,
                             f'does not make {devices} devices', fixed)
   return resolved

@@ -18,10 +18,10 @@ from typing import Any
 
 from vitok import sizes
 from vitok.accounting import parameters as parameters_lib
+from vitok.accounting import sharding as sharding_lib
 from vitok.accounting.parameters import Spec
 
 BYTES = {'float32': 4, 'bfloat16': 2}
-MESH = {'replica': 1, 'fsdp': 1, 'tensor': 1}
 
 
 def memory(spec: Spec, *, batch: int = 1, remat: str = 'none',
@@ -36,7 +36,7 @@ def memory(spec: Spec, *, batch: int = 1, remat: str = 'none',
       devices together.
     remat, dtype, attention: as in `config.model`.
     ema: whether a moving average of the parameters is kept.
-    mesh: sizes of 'replica', 'fsdp' and 'tensor'; `None` is one device.
+    mesh: sizes of `sharding.AXES`; `None` is one device.
     sharding: `config.sharding`; `None` is the default config's.
 
   Returns:
@@ -44,7 +44,7 @@ def memory(spec: Spec, *, batch: int = 1, remat: str = 'none',
     differentiated, before they join the stack), 'optimizer', 'ema',
     'activations', 'gathered' (one block's parameters, under FSDP), 'total'.
   """
-  mesh = mesh or MESH
+  mesh = mesh or dict.fromkeys(sharding_lib.AXES, 1)
   made = parameters_lib.parameters(spec)
   held = 4 * parameters_lib.per_device(made, mesh, sharding)
   local = -(-batch // (mesh['replica'] * mesh['fsdp']))

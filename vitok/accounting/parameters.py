@@ -88,7 +88,8 @@ def parameters(spec: Spec) -> list[Parameter]:
       made.append(Parameter(f'{part}/positions', (spec.tokens, tower.width),
                             ('tokens', 'embed')))
     made += [
-        Parameter(p.path, (tower.depth, *p.shape), ('layers', *p.axes))
+        Parameter(p.path, (tower.depth, *p.shape),
+                  (sharding_lib.LAYERS, *p.axes))
         for p in _block(f'{part}/blocks', tower, spec)]
   return sorted(made, key=lambda p: p.path)
 
@@ -106,7 +107,7 @@ def per_device(made: list[Parameter], mesh: dict[str, int],
 
   Args:
     made: from `parameters`.
-    mesh: sizes of 'replica', 'fsdp', 'tensor'.
+    mesh: sizes of `sharding.AXES`.
     sharding: as `config.sharding`; `None` is the default config's.
   """
   return sum(p.size // sharding_lib.ways(p.shape, p.axes, mesh, sharding)

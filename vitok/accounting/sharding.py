@@ -1,4 +1,4 @@
-"""Into how many pieces a mesh cuts a parameter.
+"""Axes of the mesh, and into how many pieces it cuts a parameter.
 
 The arithmetic of `vitok.training.mesh.state_shardings`, whose tests and this
 module's agree on every parameter: rules first, then FSDP along the largest
@@ -11,6 +11,10 @@ from typing import Any
 
 from vitok import config as config_lib
 
+AXES = ('replica', 'fsdp', 'tensor')  # Of the mesh.
+BATCH_AXES = ('replica', 'fsdp')  # Those that split the batch.
+LAYERS = 'layers'  # Logical name of the axis that stacks layers.
+
 
 def ways(shape: tuple[int, ...], axes: tuple[str, ...], mesh: dict[str, int],
          sharding: Any = None) -> int:
@@ -19,20 +23,20 @@ def ways(shape: tuple[int, ...], axes: tuple[str, ...], mesh: dict[str, int],
   Args:
     shape: of the array.
     axes: logical name of each of its axes.
-    mesh: sizes of 'replica', 'fsdp', 'tensor'.
+    mesh: sizes of `AXES`.
     sharding: `config.sharding`; `None` is the default config's.
   """
   sharding = sharding or config_lib.default().sharding
   rules = dict(sharding.rules)
   one_layer = math.prod(
-      n for n, name in zip(shape, axes, strict=True) if name != 'layers')
+      n for n, name in zip(shape, axes, strict=True) if name != LAYERS)
   small = one_layer < sharding.fsdp_min_size
   pieces, free = {}, []
   for n, name in zip(shape, axes, strict=True):
     axis = rules.get(name)
     if axis and n % mesh[axis] == 0 and not (axis == 'fsdp' and small):
       pieces[axis] = mesh[axis]
-    elif name != 'layers' and n % mesh['fsdp'] == 0:
+    elif name != LAYERS and n % mesh['fsdp'] == 0:
       free.append(n)
   if 'fsdp' not in pieces and free and not small:
     pieces['fsdp'] = mesh['fsdp']

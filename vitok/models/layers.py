@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec
 
-BATCH_AXES = ('replica', 'fsdp')  # Mesh axes that split the batch.
+from vitok.accounting.sharding import BATCH_AXES
+
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 

@@ -25,10 +25,7 @@ from flax.core import meta
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from vitok import errors
-
-AXES = ('replica', 'fsdp', 'tensor')
-BATCH_AXES = ('replica', 'fsdp')
-LAYERS = 'layers'  # Logical name of the axis that `nn.scan` stacks.
+from vitok.accounting.sharding import AXES, BATCH_AXES, LAYERS
 
 
 def make_mesh(
@@ -127,7 +124,7 @@ def state_shardings(abstract_state: Any, mesh: Mesh, config: Any) -> Any:
     InputError: a rule names an unknown mesh axis or repeats a logical name, two
       axes of one parameter fall on one mesh axis, or `tensor` does not divide.
   """
-  rules = _rules(config)
+  rules = read_rules(config)
 
   def place(path, leaf):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
@@ -139,10 +136,20 @@ def state_shardings(abstract_state: Any, mesh: Mesh, config: Any) -> Any:
       place, abstract_state, is_leaf=is_boxed)
 
 
-def _rules(config):
-  """`config.rules` as a dictionary, each mesh axis known, no name twice."""
+def read_rules(config: Any) -> dict[str, str | None]:
+  """`config.sharding.rules` as {logical name: mesh axis or None}.
+
+  Raises:
+    InputError: a rule is no pair, names an unknown mesh axis, or repeats a
+      logical name.
+  """
   rules = {}
-  for name, axis in config.rules:
+  for rule in config.rules:
+    if len(rule) != 2 or not isinstance(rule[0], str):
+      raise errors.InputError('config.sharding.rules', rule,
+                              'is not (logical axis, mesh axis)',
+                              "('embed', 'fsdp')")
+    name, axis = rule
     errors.one_of('config.sharding.rules', axis, (*AXES, None))
     if name in rules or name == LAYERS:
       why = 'has two rules' if name in rules else 'is never split'
