@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import subprocess
 import sys
 
@@ -40,7 +41,7 @@ def test_canonical_name_is_the_shortest(written, printed):
 def test_every_size_round_trips():
   towers = list(sizes.TOWERS.values())
   towers += [sizes.Tower(144, 3, 9), sizes.Tower(768, 6, 12, 2.5),
-             sizes.Tower(64, 1, 1, 0.125)]
+             sizes.Tower(64, 1, 1, 0.125), sizes.Tower(64, 1, 1, 1e-5)]
   for encoder, decoder, q, p, c in itertools.product(
       towers, towers, (1, 4), (1, 16), (1, 16, 64)):
     size = sizes.Size(encoder, decoder, q, p, c)
@@ -74,6 +75,18 @@ def test_swiglu_costs_what_gelu_costs():
   assert sizes.TOWERS['L'].hidden('swiglu') == 3072
   assert sizes.TOWERS['B'].hidden('gelu') == 3072
   assert sizes.Tower(64, 1, 1).hidden('swiglu') == 176  # 170.7 rounded.
+
+
+def test_no_mlp_is_without_hidden_units():
+  tower = sizes.Tower(64, 1, 1, 0.001)
+  assert (tower.hidden('gelu'), tower.hidden('swiglu')) == (1, 16)
+
+
+def test_heads_are_whole_on_every_device():
+  size = sizes.parse('S-L/16')  # 12 and 16 heads.
+  size.check_tensor(4)
+  with pytest.raises(errors.InputError, match='mesh.tensor=8.*choice: 4'):
+    size.check_tensor(8)
 
 
 @pytest.mark.parametrize('name, nearest', [
@@ -110,7 +123,10 @@ def test_an_impossible_override_names_its_key():
   with pytest.raises(errors.InputError, match='decoder.width=1000.*width 996'):
     sizes.from_config(model)
   model.decoder.heads = -1
-  with pytest.raises(errors.InputError, match='negative'):
+  with pytest.raises(errors.InputError, match='decoder.heads=-1.*choice: 1'):
+    sizes.from_config(model)
+  model.decoder.update(heads=0, width=0, mlp_ratio=math.nan)
+  with pytest.raises(errors.InputError, match='decoder.mlp_ratio=nan'):
     sizes.from_config(model)
 
 

@@ -28,7 +28,9 @@ name, the shortest, and `parse(name(size)) == size`.
 """
 
 import dataclasses
+import decimal
 import itertools
+import math
 import re
 
 from vitok import errors
@@ -51,9 +53,10 @@ class Tower:
 
     A SwiGLU has three matrices where a GELU MLP has two, so 2/3 of the ratio,
     rounded to a multiple of 16 (at least 16), costs the same: 768 -> 2048.
+    A GELU MLP has at least one hidden unit.
     """
     if mlp == 'gelu':
-      return int(self.mlp_ratio * self.width)
+      return max(1, int(self.mlp_ratio * self.width))
     return max(16, 16 * int(self.mlp_ratio * 2 * self.width / 48 + 0.5))
 
 
@@ -72,7 +75,9 @@ CHANNELS = 16  # Of a name that does not say: the paper's default.
 
 _TOWER = r'([A-Z])(?:w(\d+))?(?:d(\d+))?(?:h(\d+))?(?:m(\d+(?:\.\d+)?))?'
 _NAME = re.compile(rf'{_TOWER}-{_TOWER}/(\d+)(?:x(\d+))?(?:x(\d+))?')
-_FIELDS = ('width', 'depth', 'heads', 'mlp_ratio')
+# Field of a tower -> the most it may be.
+_MOST = {'width': 2**20, 'depth': 2**12, 'heads': 2**16, 'mlp_ratio': 2**10}
+_FIELDS = tuple(_MOST)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +117,22 @@ class Size:
   def code_floats(self, frames: int, resolution: int) -> int:
     """Floats of the code, the paper's E = L * c."""
     return self.tokens(frames, resolution) * self.channels
+
+  def check_tensor(self, ways: int):
+    """Refuses to split attention over more devices than divide the heads.
+
+    Args:
+      ways: size of the mesh's axis `tensor`.
+
+    Raises:
+      InputError: it does not divide the heads of a tower.
+    """
+    for side, tower in (('encoder', self.encoder), ('decoder', self.decoder)):
+      if tower.heads % ways:
+        raise errors.InputError(
+            'config.mesh.tensor', ways,
+            f'does not divide the {tower.heads} heads of the {side}',
+            math.gcd(self.encoder.heads, self.decoder.heads, ways))
 
   @property
   def patch_dim(self) -> int:
@@ -171,17 +192,14 @@ def from_config(model) -> Size:
   size = parse(model.name)
   for side in ('encoder', 'decoder'):
     changes = [getattr(getattr(model, side), field) for field in _FIELDS]
-    for field, value in zip(_FIELDS, changes, strict=True):
-      if value < 0:
-        raise errors.InputError(f'config.model.{side}.{field}', value,
-                                'is negative', 0)
     if any(changes):
       tower = _replace(getattr(size, side), [c or None for c in changes])
       size = dataclasses.replace(size, **{side: tower})
       # Of width and heads, the one that was overridden is at fault.
-      field = 'heads' if changes[2] else 'width'
-      _check_tower(tower, f'config.model.{side}.{field}',
-                   getattr(tower, field), field)
+      _check_tower(
+          tower, lambda field, side=side, tower=tower: (
+              f'config.model.{side}.{field}', getattr(tower, field)),
+          'heads' if changes[2] else 'width')
   return size
 
 
@@ -196,30 +214,44 @@ def _replace(tower, changes):
 def _tower_name(tower):
   """Shortest of the letter-and-differences forms; the table breaks ties."""
   forms = [letter + ''.join(
-      f'{field[0]}{getattr(tower, field)}'.removesuffix('.0')
+      f'{field[0]}{_decimal(getattr(tower, field))}'
       for field in _FIELDS if getattr(tower, field) != getattr(base, field))
            for letter, base in TOWERS.items()]
   return min(forms, key=len)
 
 
+def _decimal(number):
+  """As `parse` reads it: 4.0 is 4, and 1e-05 is 0.00001."""
+  return f'{decimal.Decimal(str(number)):f}'.removesuffix('.0')
+
+
 def _check(size, key, value):
   for tower in (size.encoder, size.decoder):
-    _check_tower(tower, key, value)
+    _check_tower(tower, lambda field: (key, value), 'heads')
   for what in ('tubelet', 'patch', 'channels'):
-    if getattr(size, what) < 1:
-      fixed = dataclasses.replace(size, **{what: 1})
-      raise errors.InputError(key, value, f'has {what} 0', name(fixed))
+    number = getattr(size, what)
+    if not 1 <= number <= _MOST['width']:
+      near = dataclasses.replace(size, **{what: min(max(1, number), 2**20)})
+      raise errors.InputError(key, value, f'has {what} {number}', name(near))
   return size
 
 
-def _check_tower(tower, key, value, field='heads'):
-  if min(tower.width, tower.depth, tower.heads) < 1 or tower.mlp_ratio <= 0:
-    raise errors.InputError(key, value, 'has a tower of size 0')
+def _check_tower(tower, blame, field):
+  """Refuses a tower; `blame(field)` is the key and value that are at fault.
+
+  `field` is the one to change if heads do not divide the width.
+  """
+  for what, most in _MOST.items():
+    number = getattr(tower, what)
+    if not 0 < number <= most:  # NaN fails too.
+      raise errors.InputError(
+          *blame(what), f'{what} {number} is not above 0 and at most {most}',
+          most if number > most else 1)
   if tower.width % tower.heads:
     near = max(1, round(tower.width / tower.heads)) * tower.heads
     if field == 'heads':
       divisors = [n for n in range(1, tower.width + 1) if tower.width % n == 0]
       near = min(divisors, key=lambda n: abs(n - tower.heads))
     raise errors.InputError(
-        key, value, f'{tower.heads} heads do not divide width {tower.width}',
+        *blame(field), f'{tower.heads} heads do not divide width {tower.width}',
         f'{field} {near}')
