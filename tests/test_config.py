@@ -35,6 +35,19 @@ def test_strings_take_the_type_of_the_field():
   assert config.data.crop_scale == (0.5, 1)
 
 
+def test_elements_of_a_tuple_take_their_type_and_no_other():
+  config = config_lib.override(config_lib.default(), {'data.weights': (1, 2)})
+  assert [type(weight) for weight in config.data.weights] == [float, float]
+  with pytest.raises(errors.InputError, match='data.sources=1'):
+    config_lib.override(config, {'data.sources': ('photographs', 1)})
+
+
+def test_every_tuple_says_what_it_holds():
+  tuples = {f'config.{key}' for key, value in config_lib.flatten(
+      config_lib.default()).items() if isinstance(value, tuple)}
+  assert tuples == set(config_lib._ELEMENTS)
+
+
 def test_flags_are_split_from_the_rest_in_both_forms():
   changes, rest = config_lib.split_flags(
       ['--workdir=w', '--config=c.py', '--config.a.b=1=2', '--config.c', 'x'])

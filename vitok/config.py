@@ -11,6 +11,7 @@ import ast
 import difflib
 import importlib.util
 import json
+import math
 import pathlib
 
 import ml_collections
@@ -33,7 +34,7 @@ def default():
       batch_size=1024,
       ema_decay=0.0,  # 0: no moving average.
       init_from='',  # A workdir to start from; '' starts from random values.
-      init_subtree='',  # '' or a path below the parameters: 'encoder'.
+      init_subtree='',  # '' or a path of parameters: 'autoencoder/encoder'.
       model=dict(
           name='S-B/16',
           encoder=dict(tower),
@@ -104,6 +105,17 @@ def default():
       profile=dict(first=0, steps=0),  # A trace of `steps` steps; 0: none.
   )).lock()
 
+
+# What the tuples hold, and an example of each.
+_ELEMENTS = {
+    'config.data.sources': (str, ('photographs',)),
+    'config.data.weights': (float, (1.0,)),
+    'config.data.crop_scale': (float, (0.8, 1.0)),
+    'config.data.crop_ratio': (float, (0.75, 1.333)),
+    'config.optimizer.groups': (
+        dict, ({'match': 'encoder/.*', 'frozen': True},)),
+    'config.sharding.rules': (tuple, (('embed', 'fsdp'),)),
+}
 
 # What may differ between two sessions of the same run. Every other field must
 # be equal to resume; `total_steps` may grow if the user asks for it.
@@ -302,14 +314,24 @@ def _typed(key, value, like):
             key, value, f'is not of type {kind.__name__}', repr(like)
         ) from None
   if kind is tuple:
-    if isinstance(value, (list, tuple)):
-      return tuple(tuple(v) if isinstance(v, list) else v for v in value)
     if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-      return (value,)
+      value = (value,)
+    if isinstance(value, (list, tuple)):
+      kind, example = _ELEMENTS[key]
+      return tuple(_one(key, element, kind, example) for element in value)
+  return _one(key, value, kind, like)
+
+
+def _one(key, value, kind, example):
+  """`value` as a `kind` (JSON's list is a tuple, an int also a float)."""
+  if kind is tuple and isinstance(value, list):
+    value = tuple(value)
   if kind is float and type(value) is int:
-    return float(value)
+    value = float(str(value))  # Infinite, not an error, if it is too large.
   if type(value) is not kind:
     raise errors.InputError(
         key, value, f'is of type {type(value).__name__}, not {kind.__name__}',
-        repr(like))
+        repr(example))
+  if kind is float and not math.isfinite(value):
+    raise errors.InputError(key, value, 'is not finite', repr(example))
   return value
