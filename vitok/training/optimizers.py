@@ -97,8 +97,8 @@ def build(
     needs `params`).
 
   Raises:
-    InputError: see `schedule`; a group gets no parameter, or its `layer_decay`
-      no stack of layers.
+    InputError: see `schedule`; a group is not as described above, gets no
+      parameter, or its `layer_decay` no stack of layers; all are frozen.
   """
   labels, factors, decays = _plan(config, params)
   adam = optax.scale_by_adam(b1=config.b1, b2=config.b2)
@@ -119,8 +119,39 @@ def build(
   )
 
 
+# Field of a group -> (lowest, highest), both included.
+_NUMBERS = {'learning_rate': (0, 1e3), 'weight_decay': (0, 1e3),
+            'layer_decay': (1e-9, 1)}
+
+
+def _check(group):
+  """Refuses a group that is not as the top of the file says."""
+  key = 'config.optimizer.groups'
+  if not isinstance(group.get('match'), str):
+    raise errors.InputError(key, group, "has no text for 'match'",
+                            "({'match': 'encoder/.*', 'frozen': True},)")
+  for field, value in group.items():
+    errors.one_of(key, field, ('match', 'frozen', *_NUMBERS))
+    if field == 'frozen' and not isinstance(value, bool):
+      raise errors.InputError(key, group, f'frozen is {value!r}', True)
+    if field in _NUMBERS:
+      low, high = _NUMBERS[field]
+      if type(value) not in (int, float) or not low <= value <= high:
+        raise errors.InputError(
+            key, group, f'{field} is not a number from {low:g} to {high:g}',
+            high if field == 'layer_decay' else low)
+  try:
+    re.compile(group['match'])
+  except (re.error, OverflowError) as error:
+    raise errors.InputError(
+        key, group['match'], f'is not a regular expression: {error}',
+        "'encoder/.*'") from error
+
+
 def _plan(config, params):
   """Per parameter: 'trained' or 'frozen', rate factor, weight decay."""
+  for group in config.groups:
+    _check(group)
   flat, treedef = jax.tree_util.tree_flatten_with_path(
       params, is_leaf=mesh_lib.is_boxed)
   paths = [jax.tree_util.keystr(path, simple=True, separator='/')
@@ -157,4 +188,7 @@ def _plan(config, params):
     plan.append((
         'frozen' if frozen else 'trained', factor,
         decay if re.fullmatch('(.*/)?kernel', path) else 0.0))
+  if all(label == 'frozen' for label, _, _ in plan):
+    raise errors.InputError('config.optimizer.groups', config.groups,
+                            'freeze every parameter')
   return [treedef.unflatten(column) for column in zip(*plan, strict=True)]
