@@ -7,55 +7,50 @@ starts no JAX backend, so a mistake costs seconds and not a pod's time.
 
 import math
 import os
-import re
 
 import jax
 from etils import epath
 
 from vitok import config as config_lib
-from vitok import data, errors, models, sizes, tasks
-from vitok.training import optimizers, step
+from vitok import data, errors, sizes, tasks
+from vitok.accounting.sharding import BATCH_AXES
+from vitok.training import mesh, optimizers, step
+
+_MOST = 2**31 - 1  # Of what devices count in int32.
 
 # key -> (lowest, highest) that are allowed, both included.
 _RANGES = {
-    'seed': (0, 2**31 - 1),
-    'total_steps': (1, math.inf),
-    'batch_size': (1, math.inf),
+    'seed': (0, _MOST),
+    'total_steps': (1, _MOST),
+    'batch_size': (1, _MOST),
     'ema_decay': (0, 1 - 1e-9),
-    'loss.kl_weight': (0, math.inf),
+    'loss.kl_weight': (0, 1e9),
     'data.resolution': (1, 2**14),
     'data.frames': (1, 2**14),
     'data.workers': (0, 1024),
     'data.prefetch': (1, 1024),
-    'evaluation.every': (0, math.inf),
-    'evaluation.batch_size': (1, math.inf),
-    'evaluation.count': (0, math.inf),
+    'evaluation.every': (0, _MOST),
+    'evaluation.batch_size': (1, _MOST),
+    'evaluation.count': (0, _MOST),
     'evaluation.grid': (1, 256),
-    'evaluation.coded': (0, math.inf),
+    'evaluation.coded': (0, _MOST),
     'optimizer.learning_rate': (1e-12, 1e3),
-    'optimizer.reference_batch': (0, math.inf),
+    'optimizer.reference_batch': (0, _MOST),
     'optimizer.min_learning_rate': (0, 1e3),
     'optimizer.warmup': (0, 1),
     'optimizer.b1': (0, 1 - 1e-9),
     'optimizer.b2': (0, 1 - 1e-9),
-    'optimizer.weight_decay': (0, math.inf),
-    'optimizer.clip': (0, math.inf),
-    'optimizer.accumulate': (1, math.inf),
-    'sharding.fsdp_min_size': (0, math.inf),
-    'checkpoint.every': (1, math.inf),
-    'checkpoint.keep': (1, math.inf),
-    'checkpoint.keep_every': (0, math.inf),
-    'logging.every': (1, math.inf),
-    'logging.watchdog': (0, math.inf),
-    'profile.first': (0, math.inf),
+    'optimizer.weight_decay': (0, 1e9),
+    'optimizer.clip': (0, 1e9),
+    'optimizer.accumulate': (1, _MOST),
+    'sharding.fsdp_min_size': (0, _MOST),
+    'checkpoint.every': (1, _MOST),
+    'checkpoint.keep': (1, _MOST),
+    'checkpoint.keep_every': (0, _MOST),
+    'logging.every': (1, _MOST),
+    'logging.watchdog': (0, _MOST),
+    'profile.first': (0, _MOST),
     'profile.steps': (0, 1000),
-}
-
-_CHOICES = {
-    'model.dtype': ('float32', 'bfloat16'),
-    'loss.pixel': ('l2', 'l1', 'charbonnier'),
-    'loss.kl_reduction': ('mean', 'sum'),
-    'optimizer.schedule': ('cosine', 'constant'),
 }
 
 
@@ -66,21 +61,19 @@ def check(config):
     errors.InputError: for the first field at fault.
   """
   leaves = config_lib.flatten(config)
+  config_lib.override(config_lib.default(), leaves)  # Has every field its type?
   for key, (low, high) in _RANGES.items():
     value = leaves[key]
-    if not low <= value <= high:  # NaN fails too.
+    if not low <= value <= high:
       raise errors.InputError(
           f'config.{key}', value, f'is outside {low} to {high}',
-          low if not value > high else high)
-  for key, choices in _CHOICES.items():
-    errors.one_of(f'config.{key}', leaves[key], choices)
-  tasks.check(config)
-  size = sizes.from_config(config.model)
-  models.build(config.model, frames=config.data.frames,
-               resolution=config.data.resolution)
-  _check_fit(config, size)
-  _check_optimizer(config)
-  _check_mesh(config, size)
+          low if value < low else high)
+  errors.one_of('config.loss.kl_reduction', config.loss.kl_reduction,
+                ('mean', 'sum'))
+  task = tasks.build(config)  # Refuses what the model and the loss do not know.
+  _check_optimizer(config, task)
+  _check_mesh(config, sizes.from_config(config.model))
+  _check_profile(config)
   if config.init_from and not epath.Path(config.init_from).is_dir():
     raise errors.InputError('config.init_from', config.init_from,
                             'is no workdir: there is no such folder')
@@ -93,7 +86,7 @@ def check_workdir(workdir, config, *, extend=False):
   Args:
     workdir: path, local or `gs://`; made if it does not exist.
     config: the config of this session.
-    extend: whether `total_steps` may differ from the stored run's.
+    extend: whether `total_steps` may exceed the stored run's.
 
   Raises:
     errors.InputError: with the file or the field at fault.
@@ -119,35 +112,24 @@ def check_workdir(workdir, config, *, extend=False):
     return
   old = config_lib.from_json(stored.read_text(), str(stored))
   changed = config_lib.difference(old, config)
-  if extend:
+  if extend and config.total_steps > old.total_steps:
     changed.pop('total_steps', None)
   if changed:
     key, (before, now) = next(iter(changed.items()))
     more = f' (and {len(changed) - 1} more fields)' if len(changed) > 1 else ''
-    hint = ('--extend to train longer' if key == 'total_steps'
-            else f'--config.{key}={before}, or another --workdir')
+    if key == 'total_steps' and now < before:
+      more += '; a run can be extended, never shortened'
+      hint = before
+    elif key == 'total_steps':
+      hint = '--extend to train longer'
+    else:
+      hint = f'--config.{key}={before}, or another --workdir'
     raise errors.InputError(
         f'config.{key}', now,
         f'{workdir} holds a run with {before!r}{more}', hint)
 
 
-def _check_fit(config, size):
-  frames, resolution = config.data.frames, config.data.resolution
-  if resolution % size.patch:
-    near = max(1, round(resolution / size.patch)) * size.patch
-    raise errors.InputError(
-        'config.data.resolution', resolution,
-        f'is not a multiple of the patch of {config.model.name!r}, '
-        f'{size.patch}', near)
-  if frames % size.tubelet:
-    near = max(1, round(frames / size.tubelet)) * size.tubelet
-    raise errors.InputError(
-        'config.data.frames', frames,
-        f'is not a multiple of the tubelet of {config.model.name!r}, '
-        f'{size.tubelet}', near)
-
-
-def _check_optimizer(config):
+def _check_optimizer(config, task):
   optimizer = config.optimizer
   optimizers.schedule(optimizer, config.batch_size, config.total_steps)
   if config.batch_size % optimizer.accumulate:
@@ -155,23 +137,9 @@ def _check_optimizer(config):
         'config.optimizer.accumulate', optimizer.accumulate,
         f'does not divide config.batch_size={config.batch_size}',
         math.gcd(config.batch_size, optimizer.accumulate))
-  fields = ('match', 'learning_rate', 'weight_decay', 'frozen', 'layer_decay')
-  for group in optimizer.groups:
-    key = 'config.optimizer.groups'
-    if not hasattr(group, 'items') or 'match' not in group:
-      raise errors.InputError(key, group, "is not a dict with 'match'",
-                              "({'match': 'encoder/.*', 'frozen': True},)")
-    for field in group:
-      errors.one_of(key, field, fields)
-    try:
-      re.compile(group['match'])
-    except (re.error, TypeError) as error:
-      raise errors.InputError(key, group['match'],
-                              f'is not a regular expression: {error}',
-                              "'encoder/.*'") from error
   if optimizer.groups:  # Does each match a parameter? Abstract, no device.
     jax.eval_shape(lambda: step.init(
-        tasks.build(config), config, step.Run(jax.random.key(0), 1.0, 1.0)))
+        task, config, step.Run(jax.random.key(0), 1.0, 1.0)))
 
 
 def _check_mesh(config, size):
@@ -184,7 +152,7 @@ def _check_mesh(config, size):
   if len(free) > 1:
     raise errors.InputError(f'config.mesh.{free[1]}', -1,
                             f'only one axis may be -1; {free[0]} is too', 1)
-  ways = math.prod(max(1, axes[axis]) for axis in ('replica', 'fsdp'))
+  ways = math.prod(max(1, axes[axis]) for axis in BATCH_AXES)
   rows = config.batch_size // config.optimizer.accumulate
   if rows % ways:
     raise errors.InputError(
@@ -192,16 +160,14 @@ def _check_mesh(config, size):
         f'{rows} rows per micro-batch do not divide among {ways} devices '
         '(config.mesh.replica x config.mesh.fsdp)',
         max(1, round(rows / ways)) * ways * config.optimizer.accumulate)
-  for name, tower in (('encoder', size.encoder), ('decoder', size.decoder)):
-    if tower.heads % max(1, axes['tensor']):
-      raise errors.InputError(
-          'config.mesh.tensor', axes['tensor'],
-          f'does not divide the {tower.heads} heads of the {name}',
-          math.gcd(tower.heads, axes['tensor']))
-  for rule in config.sharding.rules:
-    if not (isinstance(rule, tuple) and len(rule) == 2):
-      raise errors.InputError('config.sharding.rules', rule,
-                              'is not (logical axis, mesh axis)',
-                              "('embed', 'fsdp')")
-    errors.one_of('config.sharding.rules', rule[1],
-                  ('replica', 'fsdp', 'tensor', None))
+  size.check_tensor(max(1, axes['tensor']))  # -1: when devices are known.
+  mesh.read_rules(config.sharding)
+
+
+def _check_profile(config):
+  first, steps = config.profile.first, config.profile.steps
+  if steps and first >= config.total_steps:
+    raise errors.InputError(
+        'config.profile.first', first,
+        f'is after the last step of {config.total_steps}: no trace is taken',
+        max(0, config.total_steps - steps))
