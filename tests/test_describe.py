@@ -85,6 +85,7 @@ def test_table_names_every_part(capsys):
     (['--bottleneck=gausian'], '--bottleneck', 'gaussian'),
     (['--positions=rope'], '--positions', 'rope'),
     (['--devices=3', '--fsdp=2'], '--devices', '2'),
+    (['--model=S-L/16', '--devices=8', '--tensor=8'], '--tensor', '4'),
     (['--batch=0'], '--batch', '1'),
     (['--rezolution=256'], '--rezolution', '--resolution'),
 ])

@@ -20,7 +20,8 @@ from vitok.accounting.parameters import PARTS
 _OPTIONS = ('mlp', 'norm', 'bottleneck', 'attention', 'remat', 'dtype')
 _FLAGS = {'config.data.frames': '--frames',
           'config.data.resolution': '--resolution',
-          'config.mesh': '--devices'}
+          'config.mesh': '--devices',
+          'config.mesh.tensor': '--tensor'}
 
 
 def main(argv: Sequence[str] | None = None):
@@ -70,6 +71,7 @@ def _describe(args):
     elif size.grid(frames, args.resolution)[0] > 1:
       config.positions = 'rope3d'
     models.build(config, frames=frames, resolution=args.resolution)  # Checks.
+    size.check_tensor(args.tensor)
     return accounting.describe(
         size, frames, args.resolution, batch=args.batch, mlp=config.mlp,
         norm=config.norm, positions=config.positions,
