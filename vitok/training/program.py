@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitok import config as config_lib
-from vitok import errors, tasks
+from vitok import errors, sizes, tasks
 from vitok.tasks import base
 from vitok.training import mesh as mesh_lib
 from vitok.training import step as step_lib
@@ -50,6 +50,7 @@ class Program:
     self.task: base.Task = tasks.build(config)
     step_lib.check_accumulation(self.task, config.optimizer.accumulate)
     self.mesh = mesh_lib.make_mesh(config.mesh, devices)
+    sizes.from_config(config.model).check_tensor(self.mesh.shape['tensor'])
     self.batch_sharding = mesh_lib.batch_sharding(self.mesh)
     self.replicated = mesh_lib.replicated(self.mesh)
     with jax.set_mesh(self.mesh):

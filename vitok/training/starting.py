@@ -33,8 +33,9 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
   try:
     stored, _, step = checkpoints.restore_params(source, subtree)
   except errors.InputError as error:
-    key = 'config.init_subtree' if subtree else 'config.init_from'
-    raise errors.InputError(key, subtree or source, error.reason,
+    key, value = (('config.init_subtree', subtree) if error.key == 'subtree'
+                  else ('config.init_from', source))
+    raise errors.InputError(key, value, error.reason,
                             error.nearest) from error
   stored = {'/'.join(part for part in (subtree, path) if part): value
             for path, value in _flat(stored).items()}
