@@ -17,7 +17,6 @@ what the disk shows after the kill: a checkpoint that is half written or half
 deleted. `report` is the end of a run: flushing, DONE, closing.
 """
 
-import argparse
 import collections
 import hashlib
 import json
@@ -225,13 +224,13 @@ def kill_until(kills, seed, workdir, say):
 
 
 def main():
-  parser = argparse.ArgumentParser(
-      description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  parser = errors.Parser(prog='python tools/kill_test.py', description=__doc__)
   parser.add_argument('--kills', type=int, default=30)
   parser.add_argument('--seed', type=int, default=0)
   parser.add_argument('--workdir', type=pathlib.Path,
                       help='where to keep the runs; a temporary folder')
-  flags = parser.parse_args()
+  with errors.exits_on_input_error():
+    flags = parser.parse_args()
 
   def say(line):
     print(line, file=sys.stderr, flush=True)

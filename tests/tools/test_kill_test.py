@@ -3,10 +3,16 @@
 import importlib.util
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
+import types
 
+import jax
+import numpy as np
 import pytest
+
+from vitok.training import checkpoints
 
 TOOL = pathlib.Path(__file__).parents[2] / 'tools' / 'kill_test.py'
 
@@ -59,8 +65,35 @@ def test_a_lost_line_or_another_number_would_be_noticed(killed, kill_test):
   assert found(other_time) == []
 
 
-def test_another_state_would_be_noticed(killed, kill_test):
+def test_another_parameter_in_a_checkpoint_would_be_noticed(
+    killed, kill_test, tmp_path):
   workdir, _ = killed
-  first = kill_test.outcome(workdir / 'uninterrupted')
-  other = first | {'state': first['state'] | {'opt': '0' * 64}}
-  assert kill_test.differences(first, other) == ['state']
+  expected = kill_test.outcome(workdir / 'uninterrupted')
+  step, fields = expected['step'], expected['state']
+
+  def found(name, change):
+    run = tmp_path / name
+    shutil.copytree(workdir / 'uninterrupted', run)
+    shutil.rmtree(run / 'checkpoints' / str(step))
+    state = {field: checkpoints.restore_params(
+        workdir / 'uninterrupted', field=field)[0] for field in fields}
+    change(state['params']['autoencoder']['encoder'])
+    saver = checkpoints.Checkpoints(
+        run, types.SimpleNamespace(every=1, keep=2, keep_every=0))
+    saver.save(step, state, {})
+    saver.close()
+    return kill_test.differences(expected, kill_test.outcome(run))
+
+  def flip(tree):
+    leaf = jax.tree.leaves(tree)[0]
+    leaf.flat[0] = np.nextafter(leaf.flat[0], np.float32(np.inf))
+
+  assert found('same', lambda tree: None) == []
+  assert found('other', flip) == ['state']
+
+
+def test_a_wrong_flag_is_one_line():
+  process = subprocess.run(
+      [sys.executable, str(TOOL), '--kill=3'], capture_output=True, text=True)
+  assert process.returncode == 2 and process.stderr.count('\n') == 1
+  assert '--kills' in process.stderr
