@@ -75,7 +75,10 @@ def test_a_failed_unit_is_reported_and_the_next_one_runs(
 
 
 def test_a_failed_unit_is_tried_again_by_the_next_run(experiment, tmp_path):
-  run(experiment, tmp_path, trainer=Trainer(fails=NAMES[:1]))
+  for times in (1, 2):
+    run(experiment, tmp_path, trainer=Trainer(fails=NAMES[:1]))
+    path = tmp_path / NAMES[0] / 'FAILED'
+    assert json.loads(path.read_text())['failures'] == times
   outcome, trainer, _ = run(experiment, tmp_path)
   assert trainer.ran == NAMES[:1] and not outcome.failed
   assert not (tmp_path / NAMES[0] / 'FAILED').exists()
@@ -101,6 +104,36 @@ def test_no_unit_starts_if_one_of_them_cannot_run(experiment, tmp_path):
   with pytest.raises(errors.InputError, match='config.data.resolution'):
     run(bad, tmp_path, trainer=trainer)
   assert not trainer.ran and not (tmp_path / 'sweep.json').exists()
+
+
+def test_no_unit_starts_if_two_have_no_null_model_in_common(tmp_path):
+  file = tmp_path / 'odd.py'
+  file.write_text(pathlib.Path(TINY).read_text() + textwrap.dedent("""
+      def units(preset, plain=units):
+        for number, unit in enumerate(plain(preset)):
+          unit.overrides['evaluation.count'] = 5 + number
+          yield unit
+      """))
+  trainer = Trainer()
+  for indices in (None, [0]):
+    with pytest.raises(errors.InputError, match='config.evaluation: differs'):
+      run(sweeps.load(str(file)), tmp_path / 'w', trainer=trainer,
+          indices=indices)
+  with pytest.raises(errors.InputError, match='config.evaluation: differs'):
+    run_lib.run_processes(sweeps.load(str(file)), tmp_path / 'w', 2, ['false'])
+  assert not trainer.ran and not (tmp_path / 'w').exists()
+
+
+def test_exit_codes_of_the_processes_are_known(experiment, tmp_path):
+  script = tmp_path / 'worker.py'
+  script.write_text(textwrap.dedent("""
+      import os, signal, sys
+      if sys.argv[1] == '--index=2':
+        os.kill(os.getpid(), signal.SIGKILL)
+      """))
+  assert run_lib.run_processes(
+      experiment, tmp_path, 2, [sys.executable, str(script)],
+      lambda line: None) == {1: -9}
 
 
 def test_units_of_one_program_go_to_one_process():

@@ -59,11 +59,27 @@ def test_a_silent_unit_is_pending_with_its_step(experiment, tmp_path):
 
 def test_done_and_failed_are_what_the_files_say(experiment, tmp_path):
   write(tmp_path / 'p8c4-seed0', LINES, DONE={})
-  write(tmp_path / 'p8c4-seed1', LINES, FAILED={'error': 'OSError: full'})
+  write(tmp_path / 'p8c4-seed1', LINES, FAILED={
+      'error': 'OSError: full', 'failures': 3})
   done, failed, pending = read(experiment, tmp_path)
   assert (done.state, done.eta) == ('done', 0.0)
   assert (failed.state, failed.error) == ('failed', 'OSError: full')
+  assert done.ended and failed.ended and not pending.ended
   assert pending.state == 'pending'
+
+
+def test_a_failed_unit_that_runs_again_is_running(experiment, tmp_path):
+  write(tmp_path / 'p8c4-seed0', LINES, FAILED={'error': '', 'failures': 1})
+  failed = tmp_path / 'p8c4-seed0' / 'FAILED'
+  os.utime(failed, (NOW - 9, NOW - 9))
+  assert read(experiment, tmp_path)[0].state == 'running'
+
+
+def test_a_unit_may_fail_a_few_times(experiment, tmp_path):
+  for unit, failures in (('p8c4-seed0', 2), ('p8c4-seed1', status.TRIES)):
+    write(tmp_path / unit, FAILED={'error': '', 'failures': failures})
+  assert [one.ended for one in read(experiment, tmp_path)] == [
+      False, True, False]
 
 
 def test_a_line_cut_short_is_left_out(experiment, tmp_path):

@@ -26,8 +26,7 @@ from etils import epath
 from vitok import config as config_lib
 from vitok import data, errors, files, sizes
 from vitok.metrics import files as metric_files
-from vitok.metrics import image as image_metrics
-from vitok.metrics import protocol, table
+from vitok.metrics import protocol, reconstruction, table
 from vitok.sweeps.experiment import Experiment
 
 TRAIN_IMAGES = 2048  # Augmented as in training.
@@ -65,13 +64,8 @@ def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
   Raises:
     InputError: the configs differ in a field under `data` or `evaluation`.
   """
+  check(configs)
   config = configs[0]
-  for other in configs:
-    for group in ('data', 'evaluation'):
-      if other[group].to_dict() != config[group].to_dict():
-        raise errors.InputError(
-            f'config.{group}', None, 'differs between units, which therefore '
-            'have no null model in common')
   shape = (config.data.frames, config.data.resolution)
   codes = sorted({sizes.from_config(c.model) for c in configs},
                  key=lambda s: (s.tubelet, s.patch, s.channels))
@@ -112,6 +106,20 @@ def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
       config, len(first['index']), data.fingerprint(config, 'evaluation'))
   return {'protocol': measured.id, 'train_images': TRAIN_IMAGES,
           'rows': rows}, arrays
+
+
+def check(configs) -> None:
+  """Refuses configs that have no null model in common.
+
+  Raises:
+    InputError: they differ in a field under `data` or `evaluation`.
+  """
+  for group in ('data', 'evaluation'):
+    if any(other[group].to_dict() != configs[0][group].to_dict()
+           for other in configs):
+      raise errors.InputError(
+          f'config.{group}', None, 'differs between units, which therefore '
+          'have no null model in common')
 
 
 def fit_pca(config, tubelet: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
@@ -207,13 +215,7 @@ def _row(model, tubelet, patch, channels, tokens):
               tokens=tokens, code_floats=channels * tokens)
 
 
-@jax.jit
-def _measure(image, reconstruction):
-  x, y = (image_metrics.to_uint8(a) for a in (image, reconstruction))
-  values = {'mse': image_metrics.mse(x, y), 'psnr': image_metrics.psnr(x, y)}
-  if image_metrics.has_ssim(x.shape):
-    values['ssim'] = image_metrics.ssim(x, y)
-  return values
+_measure = jax.jit(reconstruction.compare)
 
 
 def _evaluate(config, models):

@@ -105,19 +105,20 @@ def smallest_effects(experiment: Experiment, configs, described) -> dict:
 
 
 def write(experiment: Experiment, workdir,
-          say: Callable[[str], None] = print, **options) -> dict:
+          say: Callable[[str], None] = print,
+          value: dict | None = None) -> dict:
   """`<workdir>/price.json`: written by the first call, read by every other.
 
   Args:
     experiment: what will run.
     workdir: of the sweep.
     say: told where the price is and how much.
-    **options: of `price`, for the first call.
+    value: what `price` returned, for the first call, if it has been asked.
   """
   path = epath.Path(workdir) / 'price.json'
   if path.exists():
     return json.loads(path.read_text())
-  value = price(experiment, **options)
+  value = value or price(experiment)
   files.write_text(path, json.dumps(value, indent=1) + '\n')
   hours = value['total']['hours']
   cost = '' if hours is None else (

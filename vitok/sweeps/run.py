@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable, Sequence
 from etils import epath
 
 from vitok import files, validation
+from vitok.sweeps import nulls, status, text
 from vitok.sweeps import price as price_lib
-from vitok.sweeps import text
 from vitok.sweeps.experiment import DONE, FAILED, Experiment, record
 
 
@@ -54,12 +54,11 @@ def run_units(experiment: Experiment, workdir, *,
 
   Raises:
     InputError: before the first unit starts, for an unknown index, a config
-      that cannot run or a workdir of another sweep.
+      that cannot run, units without a null model in common, or a workdir of
+      another sweep.
   """
   units = experiment.select(indices)
-  configs = [experiment.resolve(unit) for unit in units]
-  for config in configs:
-    validation.check(config)
+  configs = _check(experiment, units)
   record(experiment, workdir)
   flops = {row['unit']: row['train_flops']
            for row in price_lib.write(experiment, workdir, say)['units']}
@@ -71,18 +70,19 @@ def run_units(experiment: Experiment, workdir, *,
       progress.skip(number)
       outcome.done.append(unit.name)
       continue
-    (folder / FAILED).unlink(missing_ok=True)
     progress.start()
+    failures = _failures(folder)
     try:
       train(config, folder, programs=programs, say=progress.line,
             label=f'[{number + 1}/{len(units)} {unit.name}] ')
     except Exception as error:  # One unit's error must not stop the sweep.
-      outcome.failed[unit.name] = _fail(folder, error)
+      outcome.failed[unit.name] = _fail(folder, error, failures + 1)
       say(f'{unit.name} failed: {outcome.failed[unit.name]}')
       continue
     if not (folder / DONE).exists():  # It was asked to stop, and has saved.
       outcome.stopped = unit.name
       break
+    (folder / FAILED).unlink(missing_ok=True)
     progress.end(number)
     outcome.done.append(unit.name)
   return outcome
@@ -90,7 +90,7 @@ def run_units(experiment: Experiment, workdir, *,
 
 def run_processes(experiment: Experiment, workdir, jobs: int,
                   command: Sequence[str],
-                  say: Callable[[str], None] = print) -> None:
+                  say: Callable[[str], None] = print) -> dict[int, int]:
   """Shares the units out among `jobs` processes and waits for them.
 
   Units that share a compiled step go to one process; groups are dealt out by
@@ -104,39 +104,43 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
     jobs: number of processes.
     command: that of one process, without `--index`.
     say: receives the lines that they print.
+
+  Returns:
+    {number of a process: its exit code} of those that did not end well; 1 may
+    mean that a unit failed, which its own files say.
   """
-  for unit in experiment.units:
-    validation.check(experiment.resolve(unit))
+  _check(experiment, experiment.units)
   record(experiment, workdir)
   rows = price_lib.write(experiment, workdir, say)['units']
   processes, threads = [], []
-  for number, share in enumerate(_deal(experiment, rows, jobs)):
-    indices = ','.join(map(str, share))
-    process = subprocess.Popen(
-        [*command, f'--index={indices}'], stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, env=_environment(number, jobs))
-    processes.append(process)
-    threads.append(threading.Thread(target=_pass_on,
-                                    args=(process, number, say)))
-    threads[-1].start()
   with _terminate_with_us(processes):
-    for thread, process in zip(threads, processes, strict=True):
+    for number, share in enumerate(_deal(experiment, rows, jobs)):
+      indices = ','.join(map(str, share))
+      process = subprocess.Popen(
+          [*command, f'--index={indices}'], stdout=subprocess.PIPE,
+          stderr=subprocess.STDOUT, text=True, env=_environment(number, jobs))
+      processes.append(process)
+      threads.append(threading.Thread(target=_pass_on,
+                                      args=(process, number, say)))
+      threads[-1].start()
+    for thread in threads:
       thread.join()
-      process.wait()
+    codes = [process.wait() for process in processes]
+  # SIGTERM kills a process that has not yet come to where it is handled.
+  return {number: code for number, code in enumerate(codes)
+          if code not in (0, -signal.SIGTERM)}
 
 
 def outcome_on_disk(experiment: Experiment, workdir) -> Outcome:
   """What became of all units, whoever ran them."""
   outcome = Outcome()
-  for unit in experiment.units:
-    folder = epath.Path(workdir) / unit.name
-    if (folder / DONE).exists():
-      outcome.done.append(unit.name)
-    elif (folder / FAILED).exists():
-      outcome.failed[unit.name] = json.loads(
-          (folder / FAILED).read_text())['error']
+  for one in status.read(experiment, workdir):
+    if one.state == 'done':
+      outcome.done.append(one.unit)
+    elif one.state == 'failed':
+      outcome.failed[one.unit] = one.error
     else:
-      outcome.stopped = outcome.stopped or unit.name
+      outcome.stopped = outcome.stopped or one.unit
   return outcome
 
 
@@ -186,13 +190,29 @@ class _Progress:
     self._say(line)
 
 
-def _fail(folder, error):
+def _check(experiment, units):
+  """Configs of the units; refuses what would only fail when it runs."""
+  nulls.check([experiment.resolve(unit) for unit in experiment.units])
+  configs = [experiment.resolve(unit) for unit in units]
+  for config in configs:
+    validation.check(config)
+  return configs
+
+
+def _failures(folder):
+  """How often a unit has failed."""
+  path = folder / FAILED
+  return json.loads(path.read_text())['failures'] if path.exists() else 0
+
+
+def _fail(folder, error, failures):
   """Writes FAILED beside the unit's files; returns the error in one line."""
   line = ' '.join(f'{type(error).__name__}: {error}'.split())
   print(traceback.format_exc(), file=sys.stderr, flush=True)
   with contextlib.suppress(OSError):  # The unit's folder may be what is wrong.
     files.write_text(folder / FAILED, json.dumps(
-        {'error': line, 'traceback': traceback.format_exc()}, indent=1) + '\n')
+        {'error': line, 'failures': failures,
+         'traceback': traceback.format_exc()}, indent=1) + '\n')
   return line
 
 

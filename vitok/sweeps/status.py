@@ -17,6 +17,9 @@ STATES = ('pending', 'running', 'done', 'failed')
 # A running unit writes its log at least this often, in seconds, unless it
 # compiles or evaluates for longer.
 SILENT = 600
+# Whatever starts units again does so until they have failed this often: a disk
+# or a network recovers, a loss that is not finite does not.
+TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +34,7 @@ class State:
     psnr: of the newest evaluation in dB, or None.
     eta: seconds left, None where the rate is not known.
     error: why it failed, or ''.
+    failures: how often it has failed.
   """
   unit: str
   state: str
@@ -40,6 +44,13 @@ class State:
   psnr: float | None = None
   eta: float | None = None
   error: str = ''
+  failures: int = 0
+
+  @property
+  def ended(self) -> bool:
+    """Whether starting it again is of no use."""
+    return self.state == 'done' or (
+        self.state == 'failed' and self.failures >= TRIES)
 
 
 def read(experiment: Experiment, workdir,
@@ -70,9 +81,11 @@ def _one(experiment: Experiment, unit: Unit, folder, now) -> State:
                 newest.get('train/loss'), newest.get('eval/psnr'))
   if (folder / DONE).exists():
     return dataclasses.replace(state, state='done', eta=0.0)
-  if (folder / FAILED).exists():
-    error = json.loads((folder / FAILED).read_text())['error']
-    return dataclasses.replace(state, state='failed', error=error)
+  # FAILED outlives the next start, which writes the log anew.
+  if (failed := _time(folder / FAILED)) and failed >= (written or 0):
+    failure = json.loads((folder / FAILED).read_text())
+    return dataclasses.replace(state, state='failed', error=failure['error'],
+                               failures=failure['failures'])
   started = written or _time(folder / 'config.json')
   if started is not None and now - started < SILENT:
     return dataclasses.replace(state, state='running',
