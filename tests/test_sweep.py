@@ -23,7 +23,12 @@ ROOT = pathlib.Path(__file__).parents[1]
     (['run', TINY], '--workdir'),
     (['run', TINY, '--workdir=w', '--indx=1'], '--index'),
     (['run', TINY, '--workdir=w', '--index=9'], '0 to 2'),
-    (['run', TINY, '--workdir=w', '--index=a'], '--index'),
+    (['run', TINY, '--workdir=w', '--index=a'],
+     "'a' is neither a list of indices like 0,3,7 nor all"),
+    (['run', TINY, '--workdir=w', '--jobs=-3'], "--jobs: '-3' is no positive"),
+    *[(['emit', TINY, '--workdir=w', '--to=slurm', flag], flag.split('=')[0])
+      for flag in ('--attempts=0', '--nodes=-1', '--parallel=0', '--grace=-5',
+                   '--jobs=x')],
     (['list', TINY, '--config.batch_sise=3'], 'config.batch_size'),
     (['list', TINY, '--config.seed=3'], 'varies'),
     (['price', TINY, '--device=h1000'], 'h100'),
@@ -51,6 +56,8 @@ def test_list_names_every_unit(capsys):
 def test_price_is_kept_in_a_workdir_and_never_changed(capsys, tmp_path):
   arguments = ['price', TINY, f'--workdir={tmp_path}']
   assert sweep.main(arguments + ['--device=h100']) == 0
+  assert sweep.main(arguments + ['--device=h100']) == 0
+  assert 'keeps' not in capsys.readouterr().out
   before = (tmp_path / 'price.json').read_text()
   assert sweep.main(arguments + ['--device=v4']) == 0
   assert 'keeps the price of before: h100' in capsys.readouterr().out
@@ -79,20 +86,38 @@ def test_a_stop_ends_the_run_with_exit_code_0_and_no_report(
   assert 'stopped in p8c4-seed0; run again' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('done, failed, code', [
-    ((0, 1, 2), (), 0), ((0, 1), (2,), 1), ((), (0, 1, 2), 1), ((0,), (1,), 3),
-    ((), (), 3)])
+def test_a_process_that_is_killed_makes_the_exit_code_1(
+    capsys, tmp_path, monkeypatch):
+  stub = tmp_path / 'python'
+  stub.write_text('#!/bin/bash\nkill -KILL $$\n')
+  stub.chmod(0o755)
+  monkeypatch.setattr(sys, 'executable', str(stub))
+  assert sweep.main(['run', TINY, f'--workdir={tmp_path}/w', '--jobs=2']) == 1
+  assert capsys.readouterr().err.splitlines() == [
+      f'process {number} ended with exit code -9' for number in (0, 1)]
+
+
+def test_the_help_of_a_command_explains_presets_and_overrides(capsys):
+  with pytest.raises(SystemExit):
+    sweep.main(['run', '--help'])
+  text = capsys.readouterr().out
+  assert 'gpu1' in text and '--config.data.sources=' in text
+
+
+@pytest.mark.parametrize('done, failed, failures, code', [
+    ((0, 1, 2), (), 0, 0), ((0, 1), (2,), 3, 4), ((), (0, 1, 2), 4, 4),
+    ((0, 1), (2,), 2, 3), ((0,), (1,), 3, 3), ((), (), 0, 3)])
 def test_check_tells_done_from_failed_from_unfinished(tmp_path, done, failed,
-                                                      code):
+                                                      failures, code):
   for index in (*done, *failed):
     folder = tmp_path / NAMES[index]
     folder.mkdir()
     (folder / ('DONE' if index in done else 'FAILED')).write_text(
-        '{"error": ""}')
+        json.dumps({'error': '', 'failures': failures}))
   arguments = ['status', TINY, f'--workdir={tmp_path}', '--check']
   assert sweep.main(arguments) == code
   assert sweep.main([*arguments, '--index=0']) == (
-      0 if 0 in done else 1 if 0 in failed else 3)
+      0 if 0 in done else 4 if 0 in failed else 3)
 
 
 @pytest.fixture(scope='module')

@@ -19,6 +19,7 @@ from vitok import process
 if __name__ == '__main__':
   process.start()
 
+import argparse  # noqa: E402
 import json  # noqa: E402
 
 from etils import epath  # noqa: E402
@@ -63,14 +64,13 @@ def price(experiment, flags, options):
   """`price`: what the sweep costs; kept if a workdir is named."""
   del options
   from vitok.sweeps import price as price_lib
-  chosen = dict(device=flags.device, count=flags.devices,
-                efficiency=flags.efficiency)
-  value = price_lib.price(experiment, **chosen)
+  value = price_lib.price(experiment, device=flags.device,
+                          count=flags.devices, efficiency=flags.efficiency)
   print(price_lib.show(value))
   if flags.workdir:
     sweeps.record(experiment, flags.workdir)
-    kept = price_lib.write(experiment, flags.workdir, **chosen)
-    if kept != json.loads(json.dumps(value)):
+    kept = price_lib.write(experiment, flags.workdir, value=value)
+    if json.dumps(kept) != json.dumps(value):  # NaN equals itself as text.
       print(f'{flags.workdir}/price.json keeps the price of before: '
             f'{kept["device"]} at {kept["efficiency"]:.0%}')
 
@@ -78,10 +78,10 @@ def price(experiment, flags, options):
 def run(experiment, flags, options):
   """`run`: the units, then the null models and the report."""
   from vitok.sweeps import run as run_lib
-  workdir = _workdir(flags)
+  workdir, lost = _workdir(flags), {}
   with run_lib.exits_on_sigterm():
     if flags.jobs > 1 and flags.index is None and not flags.finish:
-      run_lib.run_processes(experiment, workdir, flags.jobs, [
+      lost = run_lib.run_processes(experiment, workdir, flags.jobs, [
           sys.executable, '-m', 'vitok.sweep', 'run', experiment.spec,
           f'--workdir={workdir}', *options], _say)
       outcome = run_lib.outcome_on_disk(experiment, workdir)
@@ -100,7 +100,9 @@ def run(experiment, flags, options):
       _finish(experiment, workdir)
   for name, error in outcome.failed.items():
     print(f'failed: {name}: {error}', file=sys.stderr)
-  return 1 if outcome.failed else 0
+  for number, code in lost.items():
+    print(f'process {number} ended with exit code {code}', file=sys.stderr)
+  return 1 if outcome.failed or lost else 0
 
 
 def emit(experiment, flags, options):
@@ -108,7 +110,8 @@ def emit(experiment, flags, options):
   script = emit_lib.emit(experiment, _workdir(flags), flags.to, options,
                          attempts=flags.attempts, grace=flags.grace,
                          jobs=flags.jobs, nodes=flags.nodes,
-                         parallel=flags.parallel, time=flags.time)
+                         parallel=flags.parallel, time=flags.time,
+                         mounted=flags.mounted)
   if not flags.output:
     print(script, end='')
     return
@@ -138,7 +141,7 @@ def status(experiment, flags, options):
     return 0
   if counts['done'] == len(states):
     return 0
-  return 1 if counts['done'] + counts['failed'] == len(states) else 3
+  return 4 if all(one.ended for one in states) else 3
 
 
 def _finish(experiment, workdir):
@@ -164,7 +167,17 @@ def _workdir(flags):
 
 
 def _indices(value):
-  return None if value == 'all' else tuple(map(int, value.split(',')))
+  try:
+    return None if value == 'all' else tuple(map(int, value.split(',')))
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+        f'{value!r} is neither a list of indices like 0,3,7 nor all') from None
+
+
+def _count(value):
+  if not value.isdecimal() or not int(value):
+    raise argparse.ArgumentTypeError(f'{value!r} is no positive integer')
+  return int(value)
 
 
 def _parser():
@@ -173,7 +186,8 @@ def _parser():
                                    parser_class=errors.Parser)
 
   def command(function, name, summary):
-    one = commands.add_parser(name, help=summary, description=summary)
+    one = commands.add_parser(name, help=summary, description=summary,
+                              epilog=__doc__.rpartition('\n\n')[2])
     one.set_defaults(command=function, parser=one)
     one.add_argument('experiment', metavar='EXPERIMENT[:PRESET]')
     one.add_argument('--workdir', help='folder of the sweep; may be gs://')
@@ -190,7 +204,7 @@ def _parser():
   one = command(run, 'run', 'run units, then write the report')
   one.add_argument('--index', type=_indices,
                    help='only these units (0,3,7), and no report')
-  one.add_argument('--jobs', type=int, default=1, help='processes')
+  one.add_argument('--jobs', type=_count, default=1, help='processes')
   one.add_argument('--finish', action='store_true',
                    help='run no unit, write the report of what is there')
   one.add_argument('--distributed', action='store_true',
@@ -198,19 +212,21 @@ def _parser():
   one = command(emit, 'emit', 'write a script that runs the sweep elsewhere')
   one.add_argument('--to', required=True, metavar='|'.join(emit_lib.TARGETS))
   one.add_argument('--output', help='file; stdout by default')
-  one.add_argument('--attempts', type=int, default=20, help='of each unit')
-  one.add_argument('--grace', type=int, default=300,
+  one.add_argument('--attempts', type=_count, default=20, help='of each unit')
+  one.add_argument('--grace', type=_count, default=300,
                    help='seconds between SIGTERM and the end')
-  one.add_argument('--jobs', type=int, default=1, help='processes (local)')
-  one.add_argument('--nodes', type=int, default=1, help='of a job (slurm)')
-  one.add_argument('--parallel', type=int, default=8,
+  one.add_argument('--jobs', type=_count, default=1, help='processes (local)')
+  one.add_argument('--nodes', type=_count, default=1, help='of a job (slurm)')
+  one.add_argument('--parallel', type=_count, default=8,
                    help='jobs at a time (slurm)')
   one.add_argument('--time', default='24:00:00', help='limit (slurm)')
+  one.add_argument('--mounted', action='store_true',
+                   help='a workdir without :// is a mount of all pods (xpk)')
   one = command(status, 'status', 'show the state of each unit')
   one.add_argument('--index', type=_indices, help='only these units; all')
   one.add_argument('--check', action='store_true',
-                   help='exit code 0: all done, 1: some failed and the rest '
-                   'done, 3: otherwise')
+                   help='exit code 0: all done; 4: the rest has failed '
+                   f'{status_lib.TRIES} times; 3: otherwise')
   return parser
 
 

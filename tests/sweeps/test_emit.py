@@ -10,6 +10,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tarfile
 import textwrap
 import time
 
@@ -24,7 +25,11 @@ ROOT = pathlib.Path(emit_lib.__file__).parents[2]
 
 PYTHON = f'''
 [[ $1 == -m && $2 == vitok.sweep ]]
-if [[ $3 == status ]]; then exec {sys.executable} "$@"; fi
+if [[ $3 == status ]]; then
+  echo status >>"$STATUS"
+  if [[ -n ${{BROKEN:-}} && $(wc -l <"$STATUS") == 2 ]]; then exit 1; fi
+  exec {sys.executable} "${{@/gs:\\/\\/b/$WORK}}"
+fi
 echo "python ${{*:3}}" >>"$LOG"
 names=({' '.join(NAMES)})
 run=()
@@ -38,7 +43,10 @@ for index in "${{run[@]}}"; do
   folder=$WORK/${{names[$index]}}
   mkdir -p "$folder"
   if [[ $index == "${{FAILS:-}}" ]]; then
-    echo '{{"error": "diverged"}}' >"$folder/FAILED"; continue
+    failures=$(grep -o '[0-9]' "$folder/FAILED" || echo 0)
+    printf '{{"error": "diverged", "failures": %d}}' "$((failures + 1))" \\
+      >"$folder/FAILED"
+    continue
   fi
   if [[ -e $folder/started ]]; then echo '{{}}' >"$folder/DONE"; fi
   touch "$folder/started"
@@ -54,8 +62,15 @@ def stub(folder, name, body):
 
 
 @pytest.fixture
-def world(tmp_path):
-  """A folder of stubs, a workdir, a log and the environment to run in."""
+def world(tmp_path, monkeypatch):
+  """A small checkout, stubs, a workdir, a log and the environment to run in."""
+  checkout = tmp_path / 'checkout'
+  for name in ('.git/HEAD', '.venv/x', 'data/x', 'runs/x', 'lib/data/x.py'):
+    (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+    (checkout / name).write_text('')
+  (checkout / 'tiny.py').write_text(pathlib.Path(TINY).read_text())
+  (checkout / 'configs').symlink_to(ROOT / 'configs')
+  monkeypatch.chdir(checkout)
   bin_, work, log = tmp_path / 'bin', tmp_path / 'work', tmp_path / 'log'
   bin_.mkdir()
   log.touch()
@@ -63,7 +78,7 @@ def world(tmp_path):
   environment = os.environ | {
       'PATH': f'{bin_}:{os.environ["PATH"]}', 'PYTHON': str(bin_ / 'python3'),
       'PYTHONPATH': str(ROOT), 'WORK': str(work), 'LOG': str(log),
-      'BIN': str(bin_), 'PAUSE': '0'}
+      'BIN': str(bin_), 'PAUSE': '0', 'STATUS': str(tmp_path / 'status')}
 
   class World:
     pass
@@ -72,7 +87,9 @@ def world(tmp_path):
 
   def script(to, **options):
     path = tmp_path / f'{to}.sh'
-    path.write_text(emit_lib.emit(sweeps.load(TINY), str(work), to, **options))
+    workdir = 'gs://b' if to in ('tpu', 'xpk') else str(work)
+    path.write_text(emit_lib.emit(sweeps.load('tiny.py'), workdir, to,
+                                  **options))
     return path
 
   def run(path, *arguments, expect=0, **more):
@@ -105,8 +122,38 @@ def test_local_starts_again_until_all_are_done(world):
   assert all((world.work / name / 'DONE').exists() for name in NAMES)
 
 
-def test_local_ends_with_1_if_a_unit_failed(world):
-  world.run(world.script('local'), expect=1, FAILS='1')
+@pytest.mark.parametrize('to, workdir, message', [
+    ('tpu', 'runs/x', "own disk.*gs://BUCKET"), ('xpk', '/x', '--mounted')])
+def test_a_workdir_that_goes_with_the_machine_is_refused(to, workdir, message):
+  with pytest.raises(errors.InputError, match=message):
+    emit_lib.emit(sweeps.load(TINY), workdir, to)
+
+
+def test_a_mounted_workdir_is_taken_for_xpk():
+  text = emit_lib.emit(sweeps.load(TINY), '/mnt/x', 'xpk', mounted=True)
+  assert '--workdir=/mnt/x' in text
+
+
+@pytest.mark.parametrize('to', ['tpu', 'xpk'])
+def test_workers_get_the_experiment_by_its_path_in_the_checkout(
+    to, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  experiment = sweeps.load(TINY)
+  text = emit_lib.emit(experiment, 'gs://b', to)
+  assert '\nwhat=(tests/sweeps/tiny.py:cpu --workdir=gs://b)\n' in text
+  monkeypatch.chdir(ROOT / 'vitok')
+  with pytest.raises(errors.InputError, match='EXPERIMENT.*outside'):
+    emit_lib.emit(experiment, 'gs://b', to)
+
+
+def test_local_ends_with_4_if_a_unit_fails_each_time(world):
+  log = world.run(world.script('local'), expect=4, FAILS='2')
+  assert len(log) == 3
+
+
+def test_a_status_that_cannot_be_read_is_no_failed_unit(world):
+  log = world.run(world.script('local'), BROKEN='1')
+  assert len(log) == 3  # The second one was enough, but could not be seen.
 
 
 def test_local_gives_up_after_its_attempts(world):
@@ -186,10 +233,25 @@ def test_slurm_submits_an_array_and_requeues_what_is_not_done(slurm):
   assert all((slurm.work / name / 'DONE').exists() for name in NAMES)
 
 
-def test_slurm_lets_a_failed_unit_fail_and_does_not_requeue_it(slurm):
+def test_slurm_requeues_a_failed_unit_until_it_has_failed_too_often(slurm):
   log = slurm.run(slurm.script('slurm'), FAILS='1')
-  assert 'element 1: 1' in log and 'requeue 11' not in log
+  assert 'element 1: 4' in log and log.count('requeue 11') == 2
   assert log[-1].endswith('--finish')
+
+
+def test_slurm_submits_itself_from_any_folder(slurm):
+  path = slurm.script('slurm')
+  done = subprocess.run(['bash', path.name], cwd=path.parent,
+                        env=slurm.environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  assert f' {path} unit' in slurm.log.read_text()
+
+
+def test_slurm_keeps_logs_of_a_bucket_here(monkeypatch, tmp_path):
+  experiment = sweeps.load(TINY)
+  monkeypatch.chdir(tmp_path)
+  text = emit_lib.emit(experiment, 'gs://b', 'slurm')
+  assert f'mkdir -p {tmp_path}/runs/logs/vitok-tiny\n' in text
 
 
 def test_slurm_gives_a_unit_up_after_its_attempts(slurm):
@@ -216,20 +278,25 @@ def tpu(world):
       case $verb in
         describe) [[ -e $BIN/pod ]] && cat "$BIN/pod" ;;
         create) echo READY >"$BIN/pod" ;;
-        delete) rm "$BIN/pod" ;;
-        scp) ;;
+        delete) rm -rf "$BIN/pod" "$BIN/vitok" ;;
+        scp) cp "$6" "$BIN/archive" ;;
         ssh)
           command="${*: -1}"
           command=${command#--command=}
           case $command in
+            *'tar -xzf'*)
+              mkdir -p "$BIN/vitok/.venv/bin"
+              if [[ -e $BIN/offline ]]; then rm "$BIN/offline"; exit 1; fi
+              cp "$BIN/python3" "$BIN/vitok/.venv/bin/python" ;;
             *vitok.sweep*)
+              if [[ -n ${HANGS:-} ]]; then exec sleep 60; fi
               [[ " $* " == *" --worker=all "* || $command == *--finish* ]]
               if [[ ! -e $BIN/preempted ]]; then
                 touch "$BIN/preempted"
                 echo PREEMPTED >"$BIN/pod"
                 exit 255
               fi
-              bash -c "${command#cd vitok && }" ;;
+              cd "$BIN" && bash -c "$command" ;;
           esac ;;
       esac
       ''')
@@ -248,9 +315,62 @@ def test_tpu_pod_is_made_again_after_a_preemption_and_deleted(tpu):
   assert all((tpu.work / name / 'DONE').exists() for name in NAMES)
 
 
-def test_tpu_ends_with_1_if_a_unit_failed_and_deletes_the_pod(tpu):
-  log = tpu.run(tpu.script('tpu'), expect=1, FAILS='1')
+def test_tpu_ends_with_4_if_a_unit_fails_each_time_and_deletes_the_pod(tpu):
+  log = tpu.run(tpu.script('tpu'), expect=4, FAILS='1')
   assert log[-1].startswith('delete')
+  assert sum('--index=1 ' in line for line in log
+             if line.startswith('python')) == 3
+
+
+def test_tpu_gives_a_unit_up_after_its_attempts_and_runs_the_next(tpu):
+  log = tpu.run(tpu.script('tpu', attempts=1), expect=1)
+  runs = [line for line in log if line.startswith('python run')]
+  assert ['--index=1' in line for line in runs] == [True, False, False]
+  assert '--index=2' in runs[1] and log[-1].startswith('delete')
+
+
+def test_tpu_repeats_an_installation_that_failed(tpu):
+  (tpu.bin / 'offline').touch()
+  (tpu.bin / 'preempted').touch()
+  log = tpu.run(tpu.script('tpu'))
+  assert sum(line.startswith('create') for line in log) == 1
+  installs = [line for line in log if 'tar -xzf' in line]
+  assert len(installs) == 2
+
+
+def test_tpu_installs_on_a_pod_that_it_finds_ready(tpu):
+  (tpu.bin / 'pod').write_text('READY\n')
+  (tpu.bin / 'preempted').touch()
+  log = tpu.run(tpu.script('tpu'))
+  assert not any(line.startswith('create') for line in log)
+  assert sum('tar -xzf' in line for line in log) == 1
+
+
+def test_tpu_workers_get_a_python_that_vitok_runs_on(tpu):
+  text = tpu.script('tpu').read_text()
+  assert 'REMOTE_PYTHON:-3.11' in text and 'uv venv' in text
+  assert 'python3 -m' not in text
+
+
+def test_tpu_workers_get_the_commit_but_no_data_or_environment(tpu):
+  tpu.run(tpu.script('tpu'))
+  with tarfile.open(tpu.bin / 'archive') as archive:
+    names = set(archive.getnames())
+  assert {'./.git/HEAD', './lib/data/x.py', './tiny.py'} <= names
+  assert not names & {'./.venv', './data', './runs'}
+
+
+def test_tpu_pod_is_deleted_at_once_on_sigterm(tpu):
+  process = subprocess.Popen(['bash', str(tpu.script('tpu'))],
+                             env=tpu.environment | {'HANGS': '1'})
+  deadline = time.monotonic() + 60
+  while '--distributed' not in tpu.log.read_text():
+    assert time.monotonic() < deadline
+    time.sleep(0.05)
+  process.send_signal(signal.SIGTERM)
+  assert process.wait(20) == 143
+  assert tpu.log.read_text().splitlines()[-1].startswith('delete')
+  assert not (tpu.bin / 'pod').exists()
 
 
 def test_tpu_asks_for_what_it_cannot_know(world):
@@ -289,6 +409,11 @@ def test_xpk_sends_units_again_until_they_are_done(xpk):
   assert all((xpk.work / name / 'DONE').exists() for name in NAMES)
 
 
-def test_xpk_does_not_send_a_failed_unit_again(xpk):
-  log = xpk.run(xpk.script('xpk'), expect=1, FAILS='2')
-  assert sum(line.startswith('create') for line in log) == 6
+def test_xpk_sends_a_failed_unit_again_until_it_has_failed_too_often(xpk):
+  log = xpk.run(xpk.script('xpk'), expect=4, FAILS='2')
+  assert sum(line.startswith('create') for line in log) == 2 * 2 + 3 + 1
+
+
+def test_xpk_runs_the_python_that_it_is_told(xpk):
+  log = xpk.run(xpk.script('xpk'), REMOTE_PYTHON='env python3')
+  assert any('env python3 -m vitok.sweep' in line for line in log)

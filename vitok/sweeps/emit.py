@@ -2,10 +2,10 @@
 
 Every script runs the same command as a person would, `python -m vitok.sweep
 run`, and believes only the workdir: a unit has succeeded when
-`python -m vitok.sweep status --index=i --check` says so (0: DONE, 1: failed,
-3: neither, so it goes on), whatever the exit code of what ran it. Stopped
-units are started again and resume. When all units have ended, `run --finish`
-computes the null models and writes the report.
+`python -m vitok.sweep status --index=i --check` says so (0: DONE, 4: failed
+too often, anything else: go on), whatever the exit code of what ran it.
+Stopped and failed units are started again and resume. When all units have
+ended, `run --finish` computes the null models and writes the report.
 
 The workdir must be one path for all machines: a shared folder or `gs://`.
 """
@@ -38,8 +38,12 @@ what=(@@what)
 units=@@units
 attempts=${ATTEMPTS:-@@attempts}  # Of each unit.
 
-# Exit code 0: DONE, 1: failed, 3: neither.
-state() { "${sweep[@]}" status "${what[@]}" --check "$1" >/dev/null; }
+# Whether to leave it alone: it is DONE (code 0) or fails each time (code 4).
+ended() {
+  code=0
+  "${sweep[@]}" status "${what[@]}" --check "$1" >/dev/null || code=$?
+  [[ $code == 0 || $code == 4 ]]
+}
 '''
 
 _LOCAL = _HEAD + _COMMON + r'''
@@ -53,9 +57,7 @@ trap '
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   "${sweep[@]}" run "${what[@]}" --jobs="${JOBS:-@@jobs}" &
   wait "$!" || echo "attempt $attempt: exit code $?" >&2
-  code=0
-  state --index=all || code=$?
-  if [[ $code != 3 ]]; then exit "$code"; fi
+  if ended --index=all; then exit "$code"; fi
 done
 echo "not all of $units units are done after $attempts attempts" >&2
 exit 1
@@ -78,15 +80,16 @@ _SLURM = _HEAD + r'''#SBATCH --job-name=@@name
 # --signal sends SIGTERM to the running step @@grace s before the time limit, as
 # a preemption does: the unit saves, leaves with exit code 0 and is put back
 # into the queue.
+script=$(realpath "$0")
 ''' + _COMMON + r'''
 case ${1:-submit} in
   submit)
     mkdir -p @@logs
     last=$((units - 1))
     array=$(sbatch --parsable --array="0-$last%${PARALLEL:-@@parallel}" \
-      --output=@@logs/%A_%a.log "$0" unit)
+      --output=@@logs/%A_%a.log "$script" unit)
     sbatch --dependency="afterany:${array%%;*}" --nodes=1 \
-      --output=@@logs/finish_%j.log "$0" finish
+      --output=@@logs/finish_%j.log "$script" finish
     exit
     ;;
   finish) exec srun "${sweep[@]}" run "${what[@]}" --finish ;;
@@ -97,9 +100,7 @@ index=$SLURM_ARRAY_TASK_ID
 run=("${sweep[@]}" run "${what[@]}" --index="$index")
 if [[ ${SLURM_NNODES:-1} -gt 1 ]]; then run+=(--distributed); fi
 srun --kill-on-bad-exit=1 "${run[@]}" || echo "srun: exit code $?" >&2
-code=0
-state --index="$index" || code=$?
-if [[ $code != 3 ]]; then exit "$code"; fi
+if ended --index="$index"; then exit "$code"; fi
 if ((${SLURM_RESTART_COUNT:-0} + 1 >= attempts)); then
   echo "unit $index is not done after $attempts attempts" >&2
   exit 1
@@ -117,50 +118,76 @@ zone=${ZONE:?the zone of the TPU, as us-east5-a}
 type=${ACCELERATOR_TYPE:?the kind and size of the TPU, as v5litepod-16}
 version=${RUNTIME_VERSION:-v2-alpha-tpuv5-lite}
 read -ra create <<<"${CREATE_OPTIONS:-}"
+# Images have an older Python than vitok needs; uv fetches this one.
+remote_python=${REMOTE_PYTHON:-3.11}
+archive=$(mktemp -d)/vitok.tgz
 
-tpu() { gcloud compute tpus tpu-vm "$1" --zone="$zone" "${@:2}"; }
+# In the background, since a trap waits for what is in the foreground.
+tpu() {
+  gcloud compute tpus tpu-vm "$1" --zone="$zone" "${@:2}" &
+  wait "$!"
+}
 everywhere() { tpu ssh "$name" --worker=all --command="$1"; }
 quoted=$(printf '%q ' "${what[@]}")
+run=".venv/bin/python -m vitok.sweep run $quoted"
 
-# A pod in any state but READY has been preempted or is broken.
+# A pod in any state but READY has been preempted or is broken. What is on a
+# READY one is not known: it gets vitok at the start and after each failure.
+installed=
 make_ready() {
-  local state archive
+  local state
   state=$(tpu describe "$name" --format='value(state)' 2>/dev/null) || state=
-  if [[ $state == READY ]]; then return; fi
-  if [[ -n $state ]]; then tpu delete "$name" --quiet || return; fi
-  tpu create "$name" --accelerator-type="$type" --version="$version" \
-    "${create[@]}" || return
-  archive=$(mktemp -d)/vitok.tgz
-  tar --exclude-vcs --exclude=./runs -czf "$archive" . || return
+  if [[ $state != READY ]]; then
+    installed=
+    if [[ -n $state ]]; then tpu delete "$name" --quiet || return; fi
+    tpu create "$name" --accelerator-type="$type" --version="$version" \
+      "${create[@]}" || return
+  fi
+  if [[ -n $installed ]]; then return; fi
+  # With .git, from which a run takes its commit.
+  tar --exclude=./runs --exclude=./data --exclude=./.venv \
+    --exclude=__pycache__ -czf "$archive" . || return
   tpu scp "$archive" "$name:" --worker=all || return
   everywhere "mkdir -p vitok && tar -xzf vitok.tgz -C vitok && cd vitok &&
-    python3 -m pip install --quiet -e '.[tpu]'"
+    { [ -x ~/.local/bin/uv ] ||
+      curl -LsSf https://astral.sh/uv/install.sh | sh; } &&
+    ~/.local/bin/uv venv --quiet --allow-existing \
+      --python $remote_python .venv &&
+    ~/.local/bin/uv pip install --quiet --python .venv/bin/python \
+      -e '.[tpu]'" || return
+  installed=1
 }
 
+job=
 # Nothing that costs money is left behind, whatever ends this script.
-trap 'tpu delete "$name" --quiet' EXIT
-trap 'exit 143' TERM
-code=3
-for ((attempt = 1; attempt <= attempts; attempt++)); do
-  if make_ready; then
-    for ((index = 0; index < units; index++)); do
-      code=0
-      state --index="$index" || code=$?
-      if [[ $code != 3 ]]; then continue; fi
-      everywhere "cd vitok && exec python3 -m vitok.sweep run $quoted \
-        --index=$index --distributed" || echo "unit $index: exit code $?" >&2
-    done
-  fi
-  code=0
-  state --index=all || code=$?
-  if [[ $code != 3 ]]; then break; fi
-  sleep "${PAUSE:-60}"
+trap '
+  trap "" TERM INT HUP
+  for job in $(jobs -p); do kill "$job" 2>/dev/null || true; done
+  tpu delete "$name" --quiet || echo "delete $name yourself" >&2
+' EXIT
+trap 'exit 143' TERM INT HUP
+for ((index = 0; index < units; index++)); do
+  for ((attempt = 1; attempt <= attempts; attempt++)); do
+    if ended --index="$index"; then break; fi
+    if ! make_ready; then
+      echo "unit $index, attempt $attempt: no pod is ready" >&2
+    elif everywhere "cd vitok && exec $run --index=$index --distributed"; then
+      continue
+    else
+      echo "unit $index, attempt $attempt: exit code $?" >&2
+      installed=
+    fi
+    sleep "${PAUSE:-60}" &
+    wait "$!"
+  done
 done
 # Where the data are; one worker of a pod cannot use its TPU alone.
-make_ready && tpu ssh "$name" --worker=0 --command="cd vitok && exec env \
-  JAX_PLATFORMS=cpu python3 -m vitok.sweep run $quoted --finish" ||
+{ make_ready && tpu ssh "$name" --worker=0 \
+  --command="cd vitok && exec env JAX_PLATFORMS=cpu $run --finish"; } ||
   echo "no report: exit code $?" >&2
-exit "$code"
+if ended --index=all; then exit "$code"; fi
+echo "not all of $units units are done" >&2
+exit 1
 '''
 
 _XPK = _HEAD + r'''#
@@ -174,6 +201,7 @@ where=(--cluster="${CLUSTER:?the GKE cluster}"
   --project="${PROJECT:?the project}" --zone="${ZONE:?the zone}")
 type=${TPU_TYPE:?the kind and size of the TPU, as v5litepod-16}
 image=${DOCKER_IMAGE:?an image in which vitok is installed}
+remote_python=${REMOTE_PYTHON:-python3}  # The one of the image.
 quoted=$(printf '%q ' "${what[@]}")
 
 # A workload: its name, the environment, the flags of the command.
@@ -185,7 +213,7 @@ submit() {
     --tpu-type="$type" --num-slices="${SLICES:-1}" --docker-image="$image" \
     --termination-grace-period-seconds=@@grace \
     --command="cd ${IMAGE_FOLDER:-/vitok} && exec env $2 \
-      python3 -m vitok.sweep run $quoted $3"
+      $remote_python -m vitok.sweep run $quoted $3"
 }
 await() {
   xpk workload list "${where[@]}" --wait-for-job-completion="$name-$1" \
@@ -195,23 +223,21 @@ await() {
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   sent=()
   for ((index = 0; index < units; index++)); do
-    code=0
-    state --index="$index" || code=$?
-    if [[ $code == 3 ]] &&
+    if ! ended --index="$index" &&
       submit "$index" "" "--index=$index --distributed"; then
       sent+=("$index")
     fi
   done
   for index in "${sent[@]}"; do await "$index"; done
-  code=0
-  state --index=all || code=$?
-  if [[ $code != 3 ]]; then break; fi
+  if ended --index=all; then break; fi
   sleep "${PAUSE:-60}"
 done
 # Where the data are; each worker computes the same, without its TPU.
-submit finish JAX_PLATFORMS=cpu --finish && await finish ||
+{ submit finish JAX_PLATFORMS=cpu --finish && await finish; } ||
   echo "no report: exit code $?" >&2
-exit "$code"
+if ended --index=all; then exit "$code"; fi
+echo "not all of $units units are done" >&2
+exit 1
 '''
 
 _TEMPLATES = {'slurm': _SLURM, 'tpu': _TPU, 'xpk': _XPK, 'local': _LOCAL}
@@ -221,7 +247,8 @@ TARGETS = tuple(_TEMPLATES)
 def emit(experiment: Experiment, workdir: str, to: str,
          options: Sequence[str] = (), *, attempts: int = 20,
          grace: int = 300, jobs: int = 1, nodes: int = 1,
-         parallel: int = 8, time: str = '24:00:00') -> str:
+         parallel: int = 8, time: str = '24:00:00',
+         mounted: bool = False) -> str:
   """The text of a script that runs the sweep, from the present folder.
 
   Args:
@@ -235,22 +262,38 @@ def emit(experiment: Experiment, workdir: str, to: str,
     nodes: of a SLURM job.
     parallel: SLURM jobs at a time.
     time: limit of a SLURM job.
+    mounted: whether a local workdir is a volume that all pods of xpk mount.
 
   Raises:
-    InputError: an unknown target.
+    InputError: an unknown target; for machines with other disks, a workdir
+      on this one or an experiment outside the present folder.
   """
   errors.one_of('--to', to, TARGETS)
+  folder, spec = pathlib.Path.cwd(), experiment.spec
+  name = 'vitok-' + experiment.name.replace('_', '-')
+  logs = f'{folder}/runs/logs/{name}'
   if '://' not in workdir:
+    if to == 'tpu' or (to == 'xpk' and not mounted):
+      raise errors.InputError(
+          '--workdir', workdir, "lies on each worker's own disk, which is "
+          'deleted with it', 'gs://BUCKET/FOLDER' + (
+              ' or --mounted, if it is a volume' if to == 'xpk' else ''))
     workdir = str(pathlib.Path(workdir).absolute())
-  what = [experiment.spec, f'--workdir={workdir}', *options]
+    logs = f'{workdir}/logs'
+  if to in ('tpu', 'xpk'):
+    path = pathlib.Path(spec.partition(':')[0]).resolve()
+    if not path.is_relative_to(folder.resolve()):
+      raise errors.InputError('EXPERIMENT', str(path), 'is outside '
+                              f'{folder}, which is what the workers get')
+    spec = f'{path.relative_to(folder.resolve())}:{experiment.preset}'
+  what = [spec, f'--workdir={workdir}', *options]
   written = shlex.join(['python', '-m', 'vitok.sweep', 'emit', *what,
                         f'--to={to}'])
   return _Script(_TEMPLATES[to]).substitute(
       about=f'{experiment.name}:{experiment.preset}, '
       f'{len(experiment.units)} units.',
-      written=' '.join(written.split()), folder=shlex.quote(str(
-          pathlib.Path.cwd())), python=sys.executable, what=shlex.join(what),
+      written=' '.join(written.split()), folder=shlex.quote(
+          str(folder)), python=sys.executable, what=shlex.join(what),
       units=len(experiment.units), attempts=attempts, grace=grace, jobs=jobs,
       nodes=nodes, parallel=parallel, time=time, signal=f'TERM@{grace}',
-      name='vitok-' + experiment.name.replace('_', '-'),
-      logs=shlex.quote(f'{workdir}/logs'))
+      name=name, logs=shlex.quote(logs))
