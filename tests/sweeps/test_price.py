@@ -58,9 +58,10 @@ def test_every_claim_has_the_smallest_effect_that_the_design_detects(value):
 def test_price_json_is_never_rewritten(tmp_path):
   experiment = sweeps.load(TINY)
   lines = []
-  first = price_lib.write(experiment, tmp_path, lines.append, device='h100')
+  h100, v4 = (price_lib.price(experiment, device=d) for d in ('h100', 'v4'))
+  first = price_lib.write(experiment, tmp_path, lines.append, h100)
   before = (tmp_path / 'price.json').read_text()
-  again = price_lib.write(experiment, tmp_path, lines.append, device='v4')
+  again = price_lib.write(experiment, tmp_path, lines.append, v4)
   assert again == json.loads(json.dumps(first)) and len(lines) == 1
   assert (tmp_path / 'price.json').read_text() == before
 
