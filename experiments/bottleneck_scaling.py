@@ -16,9 +16,8 @@ doubling (equivalence within 0.25 dB); the law is straight in log E; and it
 predicts the values of E, and the patch size, that it was not fitted to. Units
 below their own patch PCA are left out as limited by optimisation. A second
 seed on some units gives the pure error, ends are trained three times as long
-(convergence) and at three learning rates; `:cpu` pays for this at the smallest
-and the largest E only, and its report says which claims that leaves undecided.
-Arm `per_nat`, beyond `:cpu`: squared errors
+(convergence) and at three learning rates. `:cpu` cannot pay for the rates, so
+its claims end undecided at best, and its report says so. Arm `per_nat`, beyond `:cpu`: squared errors
 summed plus a constant price for each nat of the code, since the paper's mean
 over tokens and channels makes a nat cheaper the larger the code.
 """
@@ -37,8 +36,7 @@ PRESETS = {
         grid=(('P-N', 8, (2, 4, 8, 16), 2.3e-3, 'none'),
               ('A-F', 4, (1, 2, 4, 8), 3.3e-3, 'none')),
         steps=400, seeds=2, repeated=('p8c2', 'p8c16', 'p4c1', 'p4c8'),
-        longer=('p8c2', 'p8c16', 'p4c8'), tuned=('p8c2', 'p4c8'),
-        multiples=(0.5, 2.0), arms={},
+        longer=('p8c2', 'p8c16', 'p4c8'), multiples=(), arms={},
         equal_price=256,
         data=dict(sources=('photographs',), resolution=32), batch_size=32,
         evaluation=dict(every=200, split='test',
@@ -148,7 +146,7 @@ def units(preset):
   yield from sweeps.expand(
       points, steps=numbers['steps'],
       seeds={name: numbers['seeds'] for name in numbers['repeated']},
-      longer=numbers.get('longer', ends), tuned=numbers.get('tuned', ends),
+      longer=numbers.get('longer', ends), tuned=ends,
       multiples=numbers['multiples'],
       arms={arm: (changes[arm], chosen.get(which, which))
             for arm, which in numbers['arms'].items()})

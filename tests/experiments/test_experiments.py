@@ -81,7 +81,10 @@ def test_three_rates_at_the_ends_where_the_preset_pays(name, preset):
       rates.setdefault(unit.factors['configuration'], set()).add(
           unit.overrides['optimizer.learning_rate'])
   tuned = [label for label, values in rates.items() if len(values) == 3]
-  assert len(tuned) >= 2
+  if (name, preset) == ('bottleneck_scaling', 'cpu'):
+    assert not tuned  # Ten minutes do not pay for them; its docstring says so.
+  else:
+    assert len(tuned) >= 2
 
 
 @pytest.mark.parametrize('name, preset', EVERY)
