@@ -17,9 +17,10 @@ predicts the values of E, and the patch size, that it was not fitted to. Units
 below their own patch PCA are left out as limited by optimisation. A second
 seed on some units gives the pure error, ends are trained three times as long
 (convergence) and at three learning rates. `:cpu` cannot pay for the rates, so
-its claims end undecided at best, and its report says so. Arm `per_nat`, beyond `:cpu`: squared errors
-summed plus a constant price for each nat of the code, since the paper's mean
-over tokens and channels makes a nat cheaper the larger the code.
+its claims end undecided at best, and its report says so. Arm `per_nat`, beyond
+`:cpu`: squared errors summed plus a constant price for each nat of the code,
+since the paper's mean over tokens and channels makes a nat cheaper the larger
+the code.
 """
 
 from vitok import sizes, sweeps
