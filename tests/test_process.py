@@ -53,13 +53,13 @@ def test_sigterm_before_there_is_anything_to_save_is_a_clean_exit(program):
 def test_a_finished_program_ends_whatever_its_threads_do(tmp_path):
   path = tmp_path / 'program.py'
   path.write_text('''
-import atexit, threading, time
+import atexit, sys, threading, time
 from vitok import process
 if __name__ == '__main__':
   atexit.register(print, 'torn down')
   threading.Thread(target=time.sleep, args=(600,)).start()
   print('done')
-  process.finish(3)
+  process.run(lambda: sys.exit(3))
 ''')
   done = subprocess.run([sys.executable, path], capture_output=True, text=True,
                         timeout=60, check=False)

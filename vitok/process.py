@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 # XLA's CPU backend allocates a step's temporaries anew at each step. By default
 # glibc maps them from the kernel and returns them at once, so each page is
@@ -28,17 +29,21 @@ def start():
   signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
-def finish(code: int | None = 0):
-  """Call last in `__main__`: ends the process without the interpreter's end.
+def run(main: Callable[[], int | None]):
+  """Runs `main` and ends the process without the interpreter's own end.
 
-  Everything is on disk by now. A native thread that still calls back into
-  Python (a buffer's release, a batch that nobody took) while the interpreter
-  is being torn down aborts the process, and a run that ended well would
-  report exit code -6.
+  Everything is on disk when `main` returns. A native thread that still calls
+  back into Python (a buffer's release, a batch that nobody took) while the
+  interpreter is being torn down aborts the process, and a run that ended well
+  would report exit code -6.
   """
+  try:
+    code = main() or 0
+  except SystemExit as stop:
+    code = stop.code or 0
   sys.stdout.flush()
   sys.stderr.flush()
   jax = sys.modules.get('jax')
-  if jax is not None and jax.distributed.is_initialized():
-    jax.distributed.shutdown()  # Tells the other processes that we are done.
-  os._exit(code or 0)
+  if code == 0 and jax is not None and jax.distributed.is_initialized():
+    jax.distributed.shutdown()  # Waits for the other processes' good end.
+  os._exit(code)

@@ -231,4 +231,4 @@ def _parser():
 
 
 if __name__ == '__main__':
-  process.finish(main())
+  process.run(main)

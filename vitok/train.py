@@ -44,4 +44,4 @@ def main(arguments=None):
 
 
 if __name__ == '__main__':
-  process.finish(main())
+  process.run(main)

@@ -441,3 +441,10 @@ def test_a_signal_while_saving_does_not_harm_the_save(tmp_path):
   finally:
     signal.signal(signal.SIGTERM, before)
   assert _equal(_restore(tmp_path)[0], _state(2))
+
+
+def test_a_relative_workdir_is_as_good_as_an_absolute_one(
+    tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  _save('run', [2])
+  assert checkpoints_lib.restore_params('run')[2] == 2

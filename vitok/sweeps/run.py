@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 
+import jax
 from etils import epath
 
 from vitok import files, validation
@@ -78,6 +79,8 @@ def run_units(experiment: Experiment, workdir, *,
     except Exception as error:  # One unit's error must not stop the sweep.
       outcome.failed[unit.name] = _fail(folder, error, failures + 1)
       say(f'{unit.name} failed: {outcome.failed[unit.name]}')
+      if jax.process_count() > 1:
+        raise  # The other processes wait for this one: end the job.
       continue
     if not (folder / DONE).exists():  # It was asked to stop, and has saved.
       outcome.stopped = unit.name

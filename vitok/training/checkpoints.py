@@ -17,6 +17,7 @@ second is an error, never a silent fresh start.
 """
 
 import json
+import os
 import threading
 from typing import Any
 
@@ -59,7 +60,7 @@ class Checkpoints:
       config: fields `every` (steps; 0: only when asked), `keep` (the newest
         so many), `keep_every` (and each multiple of this; 0: none).
     """
-    self.directory = epath.Path(workdir) / DIRECTORY
+    self.directory = _absolute(workdir) / DIRECTORY
     self._config = config
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
     self._thread, self._error = None, None
@@ -258,7 +259,7 @@ def restore_params(path: epath.PathLike, subtree: str = '',
     errors.InputError: no such checkpoint, field or subtree.
     CheckpointError: there are checkpoints, and none is whole.
   """
-  path = epath.Path(path)
+  path = _absolute(path)
   if path.name.isdigit() and path.parent.name == DIRECTORY:
     directory, step = path.parent, int(path.name)
   else:
@@ -295,6 +296,12 @@ def unfinished(directory: epath.PathLike) -> set[str]:
   return {path.name for path in directory.iterdir() if _HALF in path.name or (
       path.name.isdigit() and int(path.name) in journal
       and not (path / manifest.NAME).exists())}
+
+
+def _absolute(path):
+  """Orbax takes no relative path; an object store's is never relative."""
+  path = os.fspath(path)
+  return epath.Path(path if '://' in path else os.path.abspath(path))
 
 
 def _newest_whole(directory, step, parts, damaged):

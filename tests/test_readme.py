@@ -1,0 +1,92 @@
+"""Every command of README runs, in README's order, on smaller sizes.
+
+What is replaced is in `SMALLER`: sizes, sources that are not on this machine,
+and experiments by one of a few steps. Programs under tools/ have tests of
+their own; here their flags are looked up.
+"""
+
+import importlib
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import runs
+
+ROOT = pathlib.Path(__file__).parents[1]
+TINY = 'tests/sweeps/tiny.py'
+SMALLER = {
+    'S-B/16': 'A-A/1x8x4', 'S-L/16': 'A-A/1x8x4',
+    'tfds:imagenet2012': 'photographs', 'validation': 'test',
+    'gs://bucket': 'runs', ' --distributed': '',
+    'run experiments/bottleneck_scaling.py':
+        f'run {TINY} --config.batch_size=8',
+    'run experiments/encoder_scaling.py':
+        f'run {TINY} --config.batch_size=8',
+    'status experiments/encoder_scaling.py': f'status {TINY}',
+    'vitok.report experiments/encoder_scaling.py': f'vitok.report {TINY}',
+}
+
+
+def commands():
+  """The indented shell lines of README, without prompts and installs."""
+  lines = (ROOT / 'README.md').read_text().splitlines()
+  shell = [line[4:] for line in lines
+           if re.match(r'    (python|pip|pytest)\b', line)]
+  return [part.strip() for line in shell for part in line.split('&&')]
+
+
+def test_readme_names_each_command_line():
+  text = ' '.join(commands())
+  mains = {path.stem for path in (ROOT / 'vitok').glob('*.py')
+           if 'def main(' in path.read_text()}
+  assert mains == set(re.findall(r'-m vitok\.(\w+)', text))
+
+
+def test_the_commands_of_readme_run_in_its_order(
+    tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  for name in ('configs', 'experiments', 'tests'):
+    (tmp_path / name).symlink_to(ROOT / name)
+  pixels = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
+  Image.fromarray(pixels).save('photo.jpg')
+  ran = 0
+  for command in commands():
+    if not command.startswith('python -m'):
+      continue
+    for old, new in SMALLER.items():
+      command = command.replace(old, new)
+    _, _, module, *arguments = shlex.split(command)
+    if any(flag.startswith('--config=') for flag in arguments):
+      given = {flag.partition('=')[0] for flag in arguments}
+      arguments += [flag for flag in runs.flags({'total_steps': 2})
+                    if flag.partition('=')[0] not in given]
+    try:
+      code = importlib.import_module(module).main(arguments)
+    except SystemExit as stop:
+      code = stop.code
+    assert not code, f'{command}: {code}\n{capsys.readouterr().err}'
+    ran += 1
+  assert ran >= 12
+  for path in ('runs/bottleneck/report/index.html', 'runs/sb16/DONE',
+               'codes.npz', 'batch.png', 'decoder.sh',
+               'runs/encoder/report/index.html'):
+    assert (tmp_path / path).exists(), path
+
+
+@pytest.mark.parametrize('command', [
+    command for command in commands() if 'tools/' in command])
+def test_flags_of_the_tools_exist(command):
+  _, tool, *arguments = shlex.split(command)
+  shown = subprocess.run([sys.executable, tool, '--help'], cwd=ROOT,
+                         capture_output=True, text=True, check=True).stdout
+  for flag in arguments:
+    if flag.startswith('--'):
+      assert flag.partition('=')[0] in shown
+    else:
+      assert flag in shown
