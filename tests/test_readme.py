@@ -23,6 +23,7 @@ TINY = 'tests/sweeps/tiny.py'
 SMALLER = {
     'S-B/16': 'A-A/1x8x4', 'S-L/16': 'A-A/1x8x4',
     'tfds:imagenet2012': 'photographs', 'validation': 'test',
+    'array_record:data/cifar10': 'photographs',
     'gs://bucket': 'runs', ' --distributed': '',
     'run experiments/bottleneck_scaling.py':
         f'run {TINY} --config.batch_size=8',
