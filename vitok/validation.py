@@ -85,7 +85,7 @@ def check_workdir(workdir, config, *, extend=False):
 
   Args:
     workdir: path, local or `gs://`; made if it does not exist.
-    config: the config of this session.
+    config: of the run that is about to start or go on.
     extend: whether `total_steps` may exceed the stored run's.
 
   Raises:

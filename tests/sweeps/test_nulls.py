@@ -6,6 +6,7 @@ import pytest
 
 from vitok import data, errors, sweeps
 from vitok.metrics import protocol
+from vitok.models import autoencoder
 from vitok.sweeps import nulls
 
 TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
@@ -26,11 +27,11 @@ def swept(tmp_path_factory):
 @pytest.mark.parametrize('tubelet, patch', [(1, 4), (2, 8)])
 def test_patches_are_taken_apart_and_put_together(tubelet, patch):
   image = np.random.default_rng(0).random((2, 4, 16, 8, 3), np.float32)
-  x = nulls.patches(image, tubelet, patch)
+  x = autoencoder.patchify(image, tubelet, patch)
   assert x.shape == (2, 4 // tubelet * (16 // patch) * (8 // patch),
                      3 * tubelet * patch**2)
   np.testing.assert_array_equal(
-      nulls.unpatch(x, tubelet, patch, image.shape), image)
+      nulls._unpatchify(x, image, tubelet, patch), image)
   # The first patch is the first corner, pixels by frame, row, column, colour.
   np.testing.assert_array_equal(
       x[0, 0], image[0, :tubelet, :patch, :patch].ravel())
@@ -44,8 +45,9 @@ def test_pca_is_that_of_scikit_learn(swept):
   mean_D, basis_DxD = nulls.fit_pca(config, 1, 4)
   patch.undo()
   x_NxD = np.concatenate([
-      nulls.patches(data.host_batch(config, step)['image'], 1, 4).reshape(
-          -1, 48) for step in range(4)])
+      autoencoder.patchify(
+          data.host_batch(config, step)['image'], 1, 4).reshape(-1, 48)
+      for step in range(4)])
   reference = PCA(8, svd_solver='full').fit(x_NxD.astype(np.float64))
   np.testing.assert_allclose(mean_D, reference.mean_, atol=1e-6)
   overlap = np.abs(np.sum(basis_DxD[:, :8] * reference.components_.T, 0))

@@ -27,6 +27,7 @@ from vitok import config as config_lib
 from vitok import data, errors, files, sizes
 from vitok.metrics import files as metric_files
 from vitok.metrics import protocol, reconstruction, table
+from vitok.models import autoencoder
 from vitok.sweeps.experiment import Experiment
 
 TRAIN_IMAGES = 2048  # Augmented as in training.
@@ -140,7 +141,7 @@ def fit_pca(config, tubelet: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
   for start in range(0, TRAIN_IMAGES, _READ):
     rows = range(min(_READ, TRAIN_IMAGES - start))
     image = data.host_batch(config, start // _READ, rows)['image']
-    x_NxD = np.asarray(patches(image, tubelet, patch), np.float64)
+    x_NxD = np.asarray(autoencoder.patchify(image, tubelet, patch), np.float64)
     x_NxD = x_NxD.reshape(-1, x_NxD.shape[-1])
     total = total + x_NxD.sum(0)
     square_DxD = square_DxD + x_NxD.T @ x_NxD
@@ -152,41 +153,24 @@ def fit_pca(config, tubelet: int, patch: int) -> tuple[np.ndarray, np.ndarray]:
           np.ascontiguousarray(basis_DxD[:, ::-1], np.float32))
 
 
-def patches(image, tubelet: int, patch: int):
-  """(B, T, H, W, 3) to (B, L, D); numpy or JAX arrays."""
-  b, t, h, w, c = image.shape
-  x = image.reshape(b, t // tubelet, tubelet, h // patch, patch, w // patch,
-                    patch, c)
-  x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
-  return x.reshape(b, -1, tubelet * patch * patch * c)
-
-
-def unpatch(x_BxLxD, tubelet: int, patch: int, shape):
-  """The inverse of `patches`, for images of this shape."""
-  b, t, h, w, c = shape
-  x = x_BxLxD.reshape(b, t // tubelet, h // patch, w // patch, tubelet, patch,
-                      patch, c)
-  return x.transpose(0, 1, 4, 2, 5, 3, 6, 7).reshape(shape)
-
-
 @functools.partial(jax.jit, static_argnames=('tubelet', 'patch'))
 def project(image, mean_D, basis_DxD, keep, *, tubelet, patch):
   """The image from the first `keep` components of each patch."""
   # `keep` masks instead of slicing, so that all channels share a program.
   with jax.default_matmul_precision('highest'):
-    x_BxLxD = (patches(image, tubelet, patch) - mean_D) @ basis_DxD
+    x_BxLxD = (autoencoder.patchify(image, tubelet, patch) - mean_D) @ basis_DxD
     x_BxLxD = jnp.where(jnp.arange(len(mean_D)) < keep, x_BxLxD, 0)
     x_BxLxD = x_BxLxD @ basis_DxD.T + mean_D
-  return unpatch(x_BxLxD, tubelet, patch, image.shape)
+  return _unpatchify(x_BxLxD, image, tubelet, patch)
 
 
 @functools.partial(jax.jit, static_argnames=('tubelet', 'patch'))
 def mean_colour(image, *, tubelet, patch):
   """Each patch in its own mean colour."""
-  x_BxLxD = patches(image, tubelet, patch)
+  x_BxLxD = autoencoder.patchify(image, tubelet, patch)
   x = x_BxLxD.reshape(*x_BxLxD.shape[:2], -1, image.shape[-1])
   x = jnp.broadcast_to(x.mean(2, keepdims=True), x.shape)
-  return unpatch(x.reshape(x_BxLxD.shape), tubelet, patch, image.shape)
+  return _unpatchify(x.reshape(x_BxLxD.shape), image, tubelet, patch)
 
 
 @functools.partial(jax.jit, static_argnames='small')
@@ -208,6 +192,12 @@ def small_shape(floats: int, frames: int, resolution: int):
   small = (max(1, math.floor(frames * scale + 1e-9)) if frames > 1 else 1,
            *(math.floor(resolution * scale + 1e-9),) * 2)
   return small if min(small) and 3 * math.prod(small) <= floats else None
+
+
+def _unpatchify(x_BxLxD, image, tubelet, patch):
+  _, t, h, w, _ = image.shape
+  grid = t // tubelet, h // patch, w // patch
+  return autoencoder.unpatchify(x_BxLxD, grid, tubelet, patch)
 
 
 def _row(model, tubelet, patch, channels, tokens):

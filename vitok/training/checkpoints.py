@@ -160,9 +160,9 @@ class Checkpoints:
         return None
       path = self.directory / str(chosen)
       _check_tree(path, abstract_state)
-      restored = _flat(_read(path, _nested(abstract_state)))
+      restored = flat(_read(path, _nested(abstract_state)))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract_state)
-    state = treedef.unflatten([restored[_name(key)] for key, _ in leaves])
+    state = treedef.unflatten([restored[leaf_name(key)] for key, _ in leaves])
     self._newest = chosen
     return state, _read_meta(path), chosen
 
@@ -272,7 +272,7 @@ def restore_params(path: epath.PathLike, subtree: str = '',
   if field not in fields:
     raise errors.InputError('checkpoint', field, f'is not saved in {path}',
                             errors.nearest(field, fields))
-  stored = _flat(_metadata(path, [field]))
+  stored = flat(_metadata(path, [field]))
   prefix = '/'.join(part for part in (field, subtree) if part)
   wanted = {name: leaf for name, leaf in stored.items()
             if f'{name}/'.startswith(f'{prefix}/')}
@@ -339,7 +339,7 @@ def _check_tree(path, abstract_state):
   """Compares names, shapes and types before Orbax is asked for arrays."""
   def described(tree):
     return {name: f'{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}'
-            for name, leaf in _flat(tree).items()}
+            for name, leaf in flat(tree).items()}
   stored = described(_metadata(path, _fields(path)))
   wanted = described(_nested(abstract_state))
   different = [
@@ -390,19 +390,19 @@ def _read_meta(path):
       path, ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
 
 
-def _name(key_path):
+def leaf_name(key_path):
   return jax.tree_util.keystr(key_path, simple=True, separator='/')
 
 
-def _flat(tree):
+def flat(tree):
   """{'params/encoder/kernel': leaf, ...}."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {_name(path): leaf for path, leaf in leaves}
+  return {leaf_name(path): leaf for path, leaf in leaves}
 
 
 def _nested(tree):
   """Plain nested dicts, whatever the containers of `tree` are."""
-  return _unflat(_flat(tree))
+  return _unflat(flat(tree))
 
 
 def _unflat(leaves):

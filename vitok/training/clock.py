@@ -2,9 +2,10 @@
 
 import contextlib
 import os
-import pathlib
 import time
 from collections.abc import Iterator
+
+from vitok import files
 
 BUCKETS = ('start', 'compile', 'step', 'data', 'eval', 'checkpoint', 'report')
 
@@ -31,10 +32,7 @@ class Clock:
     self.seconds[before] += now - self._since
     self.bucket, self._since = bucket, now
     if self._phase_file and bucket != before:
-      path = pathlib.Path(self._phase_file)
-      temporary = path.with_suffix(f'.{os.getpid()}')
-      temporary.write_text(bucket)
-      temporary.replace(path)
+      files.write_text(self._phase_file, bucket)
     return before
 
   @contextlib.contextmanager

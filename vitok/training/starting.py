@@ -38,11 +38,11 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
     raise errors.InputError(key, value, error.reason,
                             error.nearest) from error
   stored = {'/'.join(part for part in (subtree, path) if part): value
-            for path, value in _flat(stored).items()}
+            for path, value in checkpoints.flat(stored).items()}
   taken, other_shape = set(), set()
 
   def replace(path, leaf):
-    name = _name(path)
+    name = checkpoints.leaf_name(path)
     if name not in stored:
       return leaf
     if stored[name].shape != leaf.shape:
@@ -58,7 +58,7 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
         'config.init_from', source,
         f'none of its {len(stored)} parameters fits the model'
         + (f': {min(other_shape)}' if other_shape else ''))
-  wanted = {name for name in _flat(state.params)
+  wanted = {name for name in checkpoints.flat(state.params)
             if f'{name}/'.startswith(f'{subtree}/' if subtree else '')}
   fresh, unused = sorted(wanted - taken), sorted(set(stored) - taken)
   say(f'init_from {source}, step {step}: {len(taken)} of {len(wanted)} '
@@ -68,12 +68,3 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
   return state.replace(params=params, ema=ema), {
       'workdir': source, 'subtree': subtree, 'step': step,
       'taken': len(taken)}
-
-
-def _name(path):
-  return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
-def _flat(tree):
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {_name(path): leaf for path, leaf in leaves}
