@@ -57,6 +57,77 @@ def test_equal_data_elsewhere_have_the_same_id():
   protocol.compare(here, there)
 
 
+def _numbers(**changes):
+  """Of an evaluation with a network, all of whose fields can be changed."""
+  return {'rfid': dataclasses.replace(protocol.Definition(
+      rule='Frechet', network='inception_fid', weights='0' * 64,
+      resize='bilinear to 299', reference='originals'), **changes)}
+
+
+def test_what_needs_no_network_has_the_id_it_always_had():
+  fields = dict(source='photographs', split='test', crop='center',
+                filter='antialias', resolution=64, frames=1, count=50,
+                data='abc')
+  made = protocol.Protocol(**fields)
+  assert made.id == '5a7788e789ca'
+  more = protocol.Protocol(**fields, numbers=_numbers())
+  assert more.id != made.id
+  assert more.of('psnr') == more.of('ssim') == made.of('psnr') == made
+
+
+@pytest.mark.parametrize('change', [
+    {'rule': 'else'}, {'network': 'inception_torchvision'},
+    {'weights': '1' * 64}, {'resize': 'corners aligned'},
+    {'reference': '0123456789ab'}])
+def test_every_part_of_a_definition_counts_and_is_named(change):
+  ours, other = _protocol(numbers=_numbers()), _protocol(
+      numbers=_numbers(**change))
+  name, = change
+  with pytest.raises(errors.InputError, match=f'^protocol.rfid.{name}='):
+    protocol.compare(ours, other)
+  with pytest.raises(errors.InputError, match=f'^protocol.rfid.{name}='):
+    protocol.compare(ours.of('rfid'), other.of('rfid'))
+  protocol.compare(ours.of('psnr'), other.of('psnr'))
+
+
+def test_a_number_has_an_id_that_others_have_no_part_in():
+  ours = _protocol(numbers=_numbers() | {'lpips': protocol.Definition('v0.1')})
+  other = _protocol(numbers=_numbers(), ssim='uniform 7x7')
+  assert ours.of('rfid').id == other.of('rfid').id
+  assert ours.of('rfid').id != ours.of('lpips').id
+  assert ours.of('rfid').id != _protocol(
+      numbers=_numbers(), count=7).of('rfid').id
+  with pytest.raises(errors.InputError, match='^protocol.lpips: .*one of the'):
+    protocol.compare(ours, other)
+  with pytest.raises(errors.InputError, match='number=.*rfids.*rfid'):
+    ours.of('rfids')
+  with pytest.raises(errors.InputError, match='number=.*rfid'):
+    _protocol().of('rfid')
+
+
+def test_json_holds_the_id_of_each_number():
+  ours = _protocol(numbers=_numbers())
+  stored = json.loads(ours.to_json())
+  assert stored['ids']['psnr'] == _protocol().id
+  assert stored['ids']['rfid'] == ours.of('rfid').id
+  assert protocol.Protocol.from_json(ours.to_json()) == ours
+  assert f'{"0" * 64}' in str(ours) and 'rfid.network' in str(ours)
+  stored['ids']['rfid'] = stored['ids']['psnr']
+  with pytest.raises(errors.InputError, match='protocol.ids'):
+    protocol.Protocol.from_json(json.dumps(stored))
+  stored['numbers']['rfid']['networks'] = ''
+  with pytest.raises(errors.InputError, match='rfid.networks.*network'):
+    protocol.Protocol.from_json(json.dumps(stored))
+
+
+def test_samples_have_a_protocol_without_records():
+  made = protocol.Protocol.of_samples('0..9 in turn', 32, 1, 5000, _numbers())
+  assert protocol.Protocol.from_json(made.to_json()) == made
+  other = protocol.Protocol.of_samples('drawn', 32, 1, 5000, _numbers())
+  with pytest.raises(errors.InputError, match='protocol.data.*in turn'):
+    protocol.compare(made.of('rfid'), other.of('rfid'))
+
+
 def test_all_differences_are_named():
   with pytest.raises(errors.InputError,
                      match='^protocol.crop.*count is 50 and 7, source is'):
@@ -76,6 +147,9 @@ def test_an_edited_file_is_refused():
     protocol.Protocol.from_json(json.dumps({**fields, 'count': 9}))
   with pytest.raises(errors.InputError, match='protocol.corp.*crop'):
     protocol.Protocol.from_json(json.dumps({**fields, 'corp': 'x'}))
+  for text in ('', '[1, 2]', '3'):
+    with pytest.raises(errors.InputError, match='^protocol: is no JSON'):
+      protocol.Protocol.from_json(text)
   del fields['crop']
   with pytest.raises(errors.InputError, match='protocol.crop: is missing'):
     protocol.Protocol.from_json(json.dumps(fields))
@@ -83,5 +157,6 @@ def test_an_edited_file_is_refused():
 
 def test_protocols_and_tables_are_read_without_jax():
   subprocess.run([sys.executable, '-c', (
-      'import sys; from vitok.metrics import protocol, table; '
+      'import sys; '
+      'from vitok.metrics import numbers, protocol, reference, table; '
       'assert not {"jax", "tensorflow"} & set(sys.modules)')], check=True)

@@ -1,5 +1,11 @@
-"""Evaluation: what is measured (`image`, `latent`), on what (`protocol`), how
-per-example values become numbers (`table`) and files (`files`).
+"""Evaluation: what is measured, on what, and how it becomes numbers.
 
-`protocol` and `table` do not import JAX, so that analysis can read them.
+Per example: `image` (PSNR, SSIM), `latent` (coded bits), `reconstruction` (both
+of a model), collected by `table` and written by `files`. Of distributions, from
+features of a network: `moments`, `frechet`, `kernel`, `inception_score`,
+against a `reference`. `numbers` defines each by name; `protocol` says what a
+number belongs to, and refuses to compare what differs.
+
+`protocol`, `numbers`, `table` and the metrics of distributions do not import
+JAX, so that analysis can read them.
 """

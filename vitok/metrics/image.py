@@ -116,25 +116,39 @@ def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
   Raises:
     ValueError: H or W is below 11 pixels: there is no window inside.
   """
+  return similarity(_levels(x) / LEVELS, _levels(y) / LEVELS)
+
+
+def similarity(x: jax.Array, y: jax.Array) -> jax.Array:
+  """The SSIM of `ssim`, of floats in [0, 1] that nothing rounds.
+
+  Args:
+    x, y: (B, T, H, W, C); differentiable everywhere.
+
+  Returns:
+    (B,) float32.
+
+  Raises:
+    ValueError: shapes differ, or H or W is below 11 pixels.
+  """
   if x.shape != y.shape:
-    raise ValueError(f'metrics of shapes {x.shape} and {y.shape}')
+    raise ValueError(f'SSIM of shapes {x.shape} and {y.shape}')
   if not has_ssim(x.shape):
     raise ValueError(f'SSIM needs {SSIM_WINDOW} x {SSIM_WINDOW} pixels, got '
                      f'{x.shape[2]} x {x.shape[3]}')
   # Variances do not change with an offset, but E[x^2] - E[x]^2 of bright flat
   # regions loses its digits: so it is taken of x minus the image's mean level.
-  x, y = _levels(x) / LEVELS, _levels(y) / LEVELS
-  offset = jnp.mean(x, axis=(2, 3), keepdims=True)
+  offset = jax.lax.stop_gradient(x.mean((2, 3), keepdims=True))
   x, y = x - offset, y - offset
-  mean_x, mean_y = _blur(x), _blur(y)
-  var_x = _blur(x * x) - mean_x**2
-  var_y = _blur(y * y) - mean_y**2
-  cov = _blur(x * y) - mean_x * mean_y
+  moments = jnp.concatenate([x, y, x * x + y * y, x * y], -1)
+  mean_x, mean_y, squares, product = jnp.split(_blur(moments), 4, -1)
+  variances = squares - mean_x**2 - mean_y**2
+  covariance = product - mean_x * mean_y
   mean_x, mean_y = mean_x + offset, mean_y + offset
   c1, c2 = 0.01**2, 0.03**2
-  similarity = (2 * mean_x * mean_y + c1) * (2 * cov + c2) / (
-      (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-  return jnp.mean(similarity, axis=(1, 2, 3, 4))
+  values = (2 * mean_x * mean_y + c1) * (2 * covariance + c2) / (
+      (mean_x**2 + mean_y**2 + c1) * (variances + c2))
+  return values.mean((1, 2, 3, 4))
 
 
 def has_ssim(shape: tuple[int, ...]) -> bool:

@@ -1,0 +1,103 @@
+"""Numbers that need a network or a reference: their definitions, by name.
+
+A name means one rule and one network. What ViTok's released code computes
+otherwise has names of its own, `released_...`, so that it can be put beside
+published values and never passes for the standard number. The PSNR of an MSE
+that is pooled over a batch, for example, is lower than the mean PSNR, the more
+so the larger the batch.
+
+r: of reconstructions against the originals they were made of; g: of generated
+samples against a set of their own.
+"""
+
+import numpy as np
+
+from vitok import errors
+from vitok.metrics import frechet, inception_score, kernel
+from vitok.metrics.protocol import Definition
+
+_BILINEAR = 'bilinear, half-pixel centres, no antialiasing'
+_INCEPTION = f'uint8 to 299 x 299, {_BILINEAR}; (x - 128) / 128'
+_LEVELS = 'own size; uint8 to [-1, 1]'
+# How a network gets its input; names as in `vitok.interop.weights`.
+NETWORKS = {
+    '': '',
+    'lpips_vgg16': _LEVELS,
+    'lpips_alexnet': _LEVELS,
+    'inception_fid': _INCEPTION,
+    'inception_fid_head': _INCEPTION,
+    'inception_torchvision': 'uint8 to 299 x 299, bilinear, corners aligned; '
+                             'mean and deviation of ImageNet',
+    'i3d': f'uint8 to 224 x 224 of each frame, {_BILINEAR}; [-1, 1]',
+}
+_FRAMES = frechet.RULE + '; of each frame index, mean over indices'
+_LPIPS = 'version 0.1, per frame, mean over frames, mean over examples'
+_TENTHS = inception_score.RULE + '; mean over ten consecutive parts'
+_FEATURES = 'features as they are, in the order of the records'
+POOLED_BATCH = 64
+_POOLED = (f'MSE pooled over {POOLED_BATCH} consecutive examples, its PSNR, '
+           'mean over such batches')
+
+ORIGINALS = 'originals'  # The examples themselves, unless others are asked for.
+_GIVEN = 'given'  # Some set, whose protocol's id must be given.
+NUMBERS = {  # name: (rule, network, reference).
+    'lpips': (_LPIPS, 'lpips_vgg16', ORIGINALS),
+    'lpips_alex': (_LPIPS, 'lpips_alexnet', ORIGINALS),
+    'rfid': (frechet.RULE, 'inception_fid', ORIGINALS),
+    'rfid_infinity': (frechet.INFINITY_RULE, 'inception_fid', ORIGINALS),
+    'rfid_frame': (_FRAMES, 'inception_fid', ORIGINALS),
+    'rkid': (kernel.PAIRED_RULE, 'inception_fid', ORIGINALS),
+    'ris': (inception_score.RULE, 'inception_fid_head', ''),
+    'rfvd': (frechet.RULE, 'i3d', ORIGINALS),
+    'gfid': (frechet.RULE, 'inception_fid', _GIVEN),
+    'gfid_infinity': (frechet.INFINITY_RULE, 'inception_fid', _GIVEN),
+    'gkid': (kernel.SUBSETS_RULE, 'inception_fid', _GIVEN),
+    'gis': (_TENTHS, 'inception_fid_head', ''),
+    'gfvd': (frechet.RULE, 'i3d', _GIVEN),
+    'features': (_FEATURES, 'inception_fid', ''),
+    'video_features': (_FEATURES, 'i3d', ''),
+    'released_psnr': (_POOLED, '', ORIGINALS),
+    'released_rfid': (frechet.RULE, 'inception_torchvision', ORIGINALS),
+    'released_ris': (inception_score.RULE, 'inception_torchvision', ''),
+}
+
+# These are of two sets; the others take each image with its own original.
+_MAY_DIFFER = ('rfid', 'rfid_frame', 'rfvd', 'released_rfid')
+
+
+def define(name: str, weights: str = '', reference: str = '') -> Definition:
+  """The definition of a number.
+
+  Args:
+    name: key of `NUMBERS`.
+    weights: SHA-256 of the network's weights, of all files if there are two.
+    reference: id of the reference's protocol. Distances of samples need one,
+      those of reconstructions are from their own originals unless one is
+      given, which only Frechet distances of two sets may be.
+
+  Raises:
+    InputError: no such number.
+    ValueError: weights or a reference are missing, or have no use.
+  """
+  errors.one_of('number', name, tuple(NUMBERS))
+  rule, network, usual = NUMBERS[name]
+  if bool(network) != bool(weights):
+    raise ValueError(f'{name} is of network {network!r}, weights {weights!r}')
+  if bool(reference) != (usual == _GIVEN) and not (
+      reference and name in _MAY_DIFFER):
+    raise ValueError(f'{name} with reference {reference!r}')
+  return Definition(rule, network, weights, NETWORKS[network],
+                    reference or usual)
+
+
+def pooled_psnr(mse_N: np.ndarray, batch: int = POOLED_BATCH) -> float:
+  """'released_psnr': dB, the mean over batches of the PSNR of a batch's MSE.
+
+  Args:
+    mse_N: MSE on [0, 1] of each example, in the order of the records.
+    batch: examples that are pooled; the last batch may have fewer.
+  """
+  mse_N = np.asarray(mse_N, np.float64)
+  pooled = [mse_N[start:start + batch].mean()
+            for start in range(0, len(mse_N), batch)]
+  return float(np.mean(-10 * np.log10(pooled)))
