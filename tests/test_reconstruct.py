@@ -1,4 +1,6 @@
-"""`python -m vitok.reconstruct`: pictures and codes of any image."""
+"""`python -m vitok.reconstruct`: pictures and codes of any image or video."""
+
+import fractions
 
 import numpy as np
 import pytest
@@ -6,8 +8,9 @@ import skimage.data
 from PIL import Image
 
 import vitok
-from tests import tiny_run
+from tests import films, tiny_run
 from vitok import errors, loading, reconstruct
+from vitok.data import transforms, video_file
 from vitok.metrics import image as image_metrics
 
 SIDE = tiny_run.SIDE
@@ -98,3 +101,97 @@ def test_a_trained_model_takes_no_config(workdir, photographs, capsys):
                       '--config.seed=1'])
   assert left.value.code == 2
   assert '--config.seed' in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def clips_workdir(tmp_path_factory):
+  """Of a model of clips of 4 frames, every second frame of a video."""
+  folder = tmp_path_factory.mktemp('clips')
+  tiny_run.make(folder, model__name='P-N/2x8', model__positions='rope3d',
+                data__frames=4, data__stride=2)
+  return folder
+
+
+def test_a_video_becomes_a_video_of_what_the_model_saw_and_gave(
+    clips_workdir, photographs, tmp_path):
+  film = films.write(tmp_path / 'film.mkv', films.images(21, (40, 32)), 'ffv1')
+  lines = reconstruct.reconstruct(
+      [photographs[0], str(film)], str(clips_workdir), out=str(tmp_path / 'o'),
+      codes=str(tmp_path / 'codes.npz'))
+  assert {path.name for path in (tmp_path / 'o').iterdir()} == {
+      'cat.png', 'film.mp4'}
+  assert ('film.mkv: 11 of 21 frames, 12.5 a second, 32x40, center crop 32x32 '
+          'at 0,4, bilinear to 16x16; PSNR') in lines[1]
+
+  # Plainly: every second frame, cropped, resized, in clips of four.
+  seen = transforms.resize(films.images(21, (40, 32))[::2], (4, 0, 32, 32),
+                           SIDE, 'bilinear')
+  clips = np.concatenate([seen, seen[-1:]]).reshape(3, 4, SIDE, SIDE, 3)
+  tokenizer = vitok.load(clips_workdir)
+  expected = tokenizer.reconstruct(clips)
+  mse = ((expected / 255. - clips / 255.)**2).reshape(12, -1).mean(1)[:11]
+  psnr = float(lines[1].partition('PSNR ')[2].partition(' dB')[0])
+  assert abs(psnr - np.mean(-10 * np.log10(mse))) < .05
+
+  shown, times = films.decode(tmp_path / 'o' / 'film.mp4'), video_file.timeline(
+      tmp_path / 'o' / 'film.mp4')
+  assert shown.shape == (11, SIDE, 2 * SIDE + 4, 3)
+  assert times.rate == fractions.Fraction(25, 2)
+  for part, of in ((shown[:, :, :SIDE], seen), (
+      shown[:, :, -SIDE:], expected.reshape(12, SIDE, SIDE, 3)[:11])):
+    # The file is lossy and of little colour: compare brightness.
+    assert (part.mean(-1) - of.mean(-1)).std() < 8
+  with np.load(tmp_path / 'codes.npz') as stored:
+    assert stored['z'].shape[0] == 1 + 3 and stored['grid'][0] == 2
+    assert stored['names'].tolist() == [photographs[0]] + 3 * [str(film)]
+    decoded = image_metrics.to_uint8(tokenizer.decode(stored['z'][1:]))
+  assert np.abs(np.asarray(decoded).astype(int) - expected).max() <= 1
+
+
+def test_a_video_of_an_image_model_is_reconstructed_frame_by_frame(
+    workdir, tmp_path):
+  film = films.write(tmp_path / 'a.mp4', films.images(9))
+  (line, _) = reconstruct.reconstruct([str(film)], str(workdir),
+                                      out=str(tmp_path / 'o'))
+  assert '9 of 9 frames, 25 a second' in line
+  assert len(films.decode(tmp_path / 'o' / 'a.mp4')) == 9
+
+
+def test_a_frame_rate_is_kept(tmp_path):
+  folder = tmp_path / 'run'
+  folder.mkdir()
+  config = tiny_run.make(folder, data__frame_rate=10.)
+  film = films.write(tmp_path / 'a.mp4', films.flat(30))
+  seen = reconstruct.see(str(film), config)
+  assert seen.rate == 10 and '12 of 30 frames' in seen.told
+  levels = [round(frame.mean() / 8) for frame in seen.frames()]
+  assert levels == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27]
+
+
+@pytest.mark.parametrize('content', [b'', b'not a video'])
+def test_an_unreadable_video_is_refused_before_anything_is_loaded(
+    workdir, tmp_path, monkeypatch, capsys, content):
+  monkeypatch.setattr(loading, 'load', lambda *_: pytest.fail('loaded'))
+  (tmp_path / 'a.mp4').write_bytes(content)
+  with pytest.raises(SystemExit) as left:
+    reconstruct.main([str(tmp_path / 'a.mp4'), f'--workdir={workdir}'])
+  assert left.value.code == 2
+  error = capsys.readouterr().err
+  assert 'a.mp4: cannot be read as a video' in error.replace("'", '')
+  assert error.count('\n') == 1
+
+
+def test_pictures_never_replace_what_they_show(workdir, photographs, tmp_path):
+  before = {path: open(path, 'rb').read() for path in photographs}
+  with pytest.raises(errors.InputError, match='clear.png.*reconstructions'):
+    reconstruct.reconstruct([photographs[2]], str(workdir), out=str(tmp_path))
+  assert {path: open(path, 'rb').read() for path in photographs} == before
+
+
+@pytest.mark.parametrize('flag', ['out', 'codes'])
+def test_outputs_that_cannot_be_written_are_refused_first(
+    workdir, photographs, tmp_path, flag):
+  below = f'{photographs[0]}/x' + '/codes.npz' * (flag == 'codes')
+  with pytest.raises(errors.InputError, match=f'--{flag}.*cannot be made'):
+    reconstruct.reconstruct(photographs[:1], str(workdir), **{
+        'out': str(tmp_path / 'o'), flag: below})

@@ -5,6 +5,7 @@ import pathlib
 import pickle
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -63,6 +64,26 @@ def test_a_folder_without_split_subfolders_is_one_split(tmp_path):
   error = refusal(f'folder:{tmp_path}', 'test')
   assert 'found 2 subfolders (cats, dogs)' in error.reason
   assert 'train[90%:]' in error.nearest
+
+
+def test_linked_folders_are_entered_once(tmp_path):
+  picture = Image.new('RGB', (4, 4))
+  for name in ('here/a', 'there'):
+    (tmp_path / name).mkdir(parents=True)
+    picture.save(tmp_path / name / 'x.png')
+  (tmp_path / 'here/b').symlink_to(tmp_path / 'there')
+  (tmp_path / 'here/a/back').symlink_to(tmp_path / 'here')
+  source = open_source(f'folder:{tmp_path}/here')
+  assert [source.name(i).removeprefix(f'{tmp_path}/here/')
+          for i in range(len(source))] == ['a/x.png', 'b/x.png']
+
+
+def test_the_nearest_of_a_file_is_not_itself(tmp_path):
+  (tmp_path / 'photos').write_text('')
+  assert refusal(f'folder:{tmp_path}/photos').nearest is None
+  (tmp_path / 'photo').mkdir()
+  assert refusal(f'folder:{tmp_path}/photos').nearest == (
+      f'folder:{tmp_path}/photo')
 
 
 def test_a_missing_folder_names_the_nearest_one(tmp_path):
@@ -173,7 +194,13 @@ def test_photographs_have_two_splits():
   assert error.key == 'split' and error.nearest == 'test'
 
 
-def test_tfds_is_read_undecoded_through_its_data_source():
+@pytest.fixture
+def temporary(monkeypatch, tmp_path):
+  """TFDS leaves a temporary folder for each builder: here, not in /tmp."""
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+
+
+def test_tfds_is_read_undecoded_through_its_data_source(temporary):
   tfds = pytest.importorskip('tensorflow_datasets')
   with tfds.testing.mock_data(num_examples=5):
     source = open_source('tfds:cifar10')
@@ -185,12 +212,13 @@ def test_tfds_is_read_undecoded_through_its_data_source():
   sources.open_source.cache_clear()
 
 
-def test_unknown_tfds_names_give_the_nearest():
+def test_unknown_tfds_names_give_the_nearest(temporary):
   error = refusal('tfds:cifra10')
   assert error.nearest == 'tfds:cifar10' and len(str(error)) < 300
 
 
-def test_tfds_that_is_not_prepared_names_the_command(monkeypatch, tmp_path):
+def test_tfds_that_is_not_prepared_names_the_command(
+    monkeypatch, tmp_path, temporary):
   import tensorflow_datasets as tfds
   builder = tfds.builder('mnist', data_dir=tmp_path, file_format='array_record')
   monkeypatch.setattr(tfds, 'builder', lambda *_, **__: builder)
@@ -199,7 +227,22 @@ def test_tfds_that_is_not_prepared_names_the_command(monkeypatch, tmp_path):
   assert str(tmp_path) in error.reason
 
 
-def test_tfds_without_images_names_its_features():
+def test_tfds_prepared_in_another_format_says_so(
+    monkeypatch, tmp_path, temporary):
+  import tensorflow_datasets as tfds
+  real = tfds.builder('mnist', data_dir=tmp_path)
+
+  def builder(name, file_format=None):
+    if file_format:  # As TFDS does where records of another format lie.
+      raise ValueError('File format is already set to tfrecord')
+    return real
+  monkeypatch.setattr(tfds, 'builder', builder)
+  error = refusal('tfds:mnist')
+  assert 'prepared as tfrecord, not as ArrayRecord' in error.reason
+  assert str(tmp_path) in error.reason
+
+
+def test_tfds_without_images_names_its_features(temporary):
   assert "no feature 'image'; found 2 features" in refusal(
       'tfds:imdb_reviews').reason
 

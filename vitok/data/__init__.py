@@ -2,13 +2,8 @@
 
 from vitok.data import photographs, records
 from vitok.data.examples import UnreadableError
-from vitok.data.pipeline import (
-    check,
-    eval_batches,
-    fingerprint,
-    host_batch,
-    train_batches,
-)
+from vitok.data.pipeline import eval_batches, host_batch, train_batches
+from vitok.data.selection import check, fingerprint
 
 __all__ = [
     'UnreadableError', 'check', 'eval_batches', 'fingerprint', 'host_batch',

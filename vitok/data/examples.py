@@ -3,10 +3,11 @@
 Runs in threads and worker processes. An example is {'image' uint8 (T, H, W,
 3), 'mask', 'index', 'group', 'skipped'}; `skipped` counts the records that
 gave way to it, which is how names of unreadable files get back to the process
-that reports them.
+that reports them. Crop and flip are drawn once for all frames of a clip.
 """
 
 import bisect
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vitok import errors
+from vitok.data import clips as clips_lib
 from vitok.data import sources, splits, transforms
 
 PAD = -1  # Number of the record that a row of padding holds.
@@ -28,12 +30,15 @@ class Examples:
 
   Records of the second source follow the last of the first, so a number is an
   example's `index`, and a source's groups are numbered from its first record.
+  Where K clips of each record are evaluated, clip k of record n is number
+  n * K + k.
 
   Args:
     keys: config keys of the sources and of the split, for messages.
     names: the sources.
     split: a split with an optional slice, the same of every source.
     size: side of an example's image.
+    clips: which frames of a video are an example.
     crop: function (height, width, rng) -> box.
     name_of_filter: of `transforms.FILTERS`.
     flip: whether half of the training examples are mirrored.
@@ -41,14 +46,20 @@ class Examples:
 
   Attributes:
     ranges: the numbers of each source's records.
+    evaluated: the numbers of each source's examples in evaluation.
+    moving: whether a source holds videos.
+    untimed: names of the sources of videos that do not say when their frames
+      are shown.
     fingerprint: hash of indices and ranges.
   """
 
   def __init__(self, keys: tuple[str, str], names: Sequence[str], split: str,
                *, size: int, crop: Callable, name_of_filter: str,
+               clips: clips_lib.Clips = clips_lib.Clips(),
                flip: bool = False, skip_unreadable: bool = False):
     chosen = splits.parse(keys[1], split)
     self._size, self._crop, self._filter = size, crop, name_of_filter
+    self._clips = clips
     self._flip, self._skip = flip, skip_unreadable
     self._sources, self._starts, self.ranges, end = [], [], [], 0
     for name in names:
@@ -67,6 +78,12 @@ class Examples:
       self._starts.append(end)
       self.ranges.append(range(end + records.start, end + records.stop))
       end += len(source)
+    self.evaluated = [range(numbers.start * clips.parts,
+                            numbers.stop * clips.parts)
+                      for numbers in self.ranges]
+    self.moving = any(source.moving for source in self._sources)
+    self.untimed = [name for name, source in zip(
+        names, self._sources, strict=True) if source.moving > source.timed]
     self.fingerprint = hashlib.sha256(repr([
         (source.fingerprint, numbers) for source, numbers
         in zip(self._sources, self.ranges, strict=True)]).encode()).hexdigest()
@@ -90,12 +107,15 @@ class Examples:
     """An example; padding, and what is unreadable, has mask False."""
     if number != PAD:
       try:
-        return self._example(number, None, 0)
+        record, part = divmod(number, self._clips.parts)
+        return self._example(record, None, 0, part) | {
+            'index': np.int32(number)}
       except UnreadableError:
         if not self._skip:
           raise
-    return _example(np.zeros((1, self._size, self._size, 3), np.uint8),
-                    False, number, PAD, int(number != PAD))
+    shape = (self._clips.frames, self._size, self._size, 3)
+    return _example(np.zeros(shape, np.uint8), False, number, PAD,
+                    int(number != PAD))
 
   def overlaps(self, other: 'Examples') -> bool:
     """Whether some record is in both."""
@@ -117,7 +137,7 @@ class Examples:
   def names_skipped(self, number: int, mask: bool, skipped: int) -> list[str]:
     """Names of the records that gave way to an example."""
     if not mask:
-      return [self.name(number)]
+      return [self.name(number // self._clips.parts)]
     return [self.name(_after(self._range(number), number, -back))
             for back in range(skipped, 0, -1)]
 
@@ -128,16 +148,11 @@ class Examples:
   def _range(self, number):
     return self.ranges[bisect.bisect(self._starts, number) - 1]
 
-  def _example(self, number, rng, skipped):
+  def _example(self, number, rng, skipped, part=0):
     source, index = self._find(number)
     try:
-      image = source.read(index, rng)
-      if isinstance(image, bytes):
-        image = transforms.decode(image, self._crop, rng, self._size,
-                                  self._filter, fast=rng is not None)
-      else:
-        box = self._crop(*image.shape[1:3], rng)
-        image = transforms.resize(image, box, self._size, self._filter)
+      image = self._pixels(source.read(index, rng, functools.partial(
+          self._clips.choose, rng=rng, part=part)), rng)
     except MemoryError:
       raise
     except Exception as error:  # Pillow raises many kinds for broken files.
@@ -147,6 +162,20 @@ class Examples:
       image = transforms.random_flip(image, rng)
     group = source.group(index) + number - index
     return _example(image, True, number, group, skipped)
+
+  def _pixels(self, read, rng):
+    """What a source has read, cropped and resized; an image is a still clip."""
+    if isinstance(read, np.ndarray):
+      box = self._crop(*read.shape[1:3], rng)
+      image = transforms.resize(read, box, self._size, self._filter)
+    else:
+      crop = functools.cache(self._crop)  # Drawn once for frames of one size.
+      image = np.concatenate([
+          transforms.decode(data, crop, rng, self._size, self._filter,
+                            fast=rng is not None)
+          for data in ([read] if isinstance(read, bytes) else read)])
+    repeats = self._clips.frames if len(image) == 1 else 1
+    return image if repeats == 1 else image.repeat(repeats, axis=0)
 
 
 def _example(image_TxHxWxC, mask, index, group, skipped):

@@ -19,6 +19,7 @@ import functools
 import hashlib
 import importlib.util
 import pathlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -111,6 +112,7 @@ class Photographs:
       this and twice this. A photograph with a shorter side gives its largest
       square, which is then enlarged.
   """
+  moving = timed = False
 
   def __init__(self, split: str, resolution: int):
     if split not in ('train', 'test'):
@@ -131,8 +133,10 @@ class Photographs:
   def __len__(self) -> int:
     return len(self._names if self._tiles is None else self._tiles)
 
-  def read(self, index: int, rng: np.random.Generator | None) -> np.ndarray:
+  def read(self, index: int, rng: np.random.Generator | None,
+           choose: Any = None) -> np.ndarray:
     """Pixels of a record, uint8 (1, h, w, 3): a window drawn with `rng`."""
+    del choose
     if self._tiles is not None:
       photo, scale, top, left = self._tiles[index]
       image = self._scales[photo][scale]

@@ -15,7 +15,6 @@ frames, height, width, channels.
 import bisect
 import collections
 import functools
-import hashlib
 import multiprocessing
 import os
 import signal
@@ -28,67 +27,17 @@ import jax
 import numpy as np
 from absl import flags, logging
 
-from vitok import errors
 from vitok.data import examples as examples_lib
-from vitok.data import transforms
+from vitok.data import selection, transforms
 
 Batch = dict[str, jax.Array]
-
-
-def check(config: Any) -> None:
-  """Refuses sources, splits and transforms that cannot work.
-
-  Reads indices and first records; touches no device.
-
-  Raises:
-    errors.InputError: with the field at fault and what was found.
-  """
-  data, evaluation = config.data, config.evaluation
-  if data.frames != 1:
-    raise errors.InputError('config.data.frames', data.frames,
-                            'sources hold images, which have one frame', 1)
-  errors.one_of('config.data.crop', data.crop, transforms.CROPS)
-  errors.one_of('config.evaluation.crop', evaluation.crop,
-                [name for name in transforms.CROPS if 'random' not in name])
-  for key, name in (('data', data.filter), ('evaluation', evaluation.filter)):
-    errors.one_of(f'config.{key}.filter', name, list(transforms.FILTERS))
-  _check_interval('config.data.crop_scale', data.crop_scale, 1, (.8, 1.))
-  _check_interval('config.data.crop_ratio', data.crop_ratio, 100, (.75, 1.333))
-  count, weights = len(data.sources), tuple(data.weights)
-  if not count:
-    raise errors.InputError('config.data.sources', (), 'names no source',
-                            ('photographs',))
-  if weights and not (len(weights) == count and min(weights) > 0):
-    raise errors.InputError('config.data.weights', weights,
-                            f'is not a positive weight for each of {count} '
-                            'sources', (1.,) * count)
-  train, held_out = _train_examples(config), _eval_examples(config)
-  if train.overlaps(held_out):
-    logging.warning('config.evaluation.split=%r holds records that are also '
-                    'trained on', evaluation.split)
-
-
-def fingerprint(config: Any, part: str = 'all') -> str:
-  """Hash of records: of their indices, splits and weights.
-
-  Args:
-    config: a config that `check` has passed.
-    part: 'evaluation': those evaluated on, 'train': those trained on, 'all'.
-  """
-  parts = []
-  if part in ('train', 'all'):
-    parts += [_train_examples(config).fingerprint, tuple(config.data.weights)]
-  if part in ('evaluation', 'all'):
-    examples = _eval_examples(config)
-    parts += [examples.fingerprint, _evaluated(examples, config)]
-  return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def host_batch(config: Any, step: int,
                rows: Sequence[int] | None = None) -> dict[str, np.ndarray]:
   """The training batch of a step, or some of its rows, as numpy arrays."""
   rows = range(config.batch_size) if rows is None else rows
-  batch = _train_dataset(_train_examples(config), config, rows)[step]
+  batch = _train_dataset(selection.train_examples(config), config, rows)[step]
   return {'image': transforms.to_float(batch['image'])} | {
       key: batch[key] for key in ('mask', 'index', 'group')}
 
@@ -131,7 +80,7 @@ class TrainBatches(Iterator[Batch]):
   """
 
   def __init__(self, config, sharding, start):
-    self._examples = _train_examples(config)
+    self._examples = selection.train_examples(config)
     self.unreadable = collections.Counter()
     self._place = _Place(sharding, config.batch_size)
     batches = _train_dataset(self._examples, config, self._place.rows)
@@ -162,6 +111,9 @@ class TrainBatches(Iterator[Batch]):
     self._error = ValueError('the iterator is closed')
     self._ready.clear()
     self._host.close()
+    if self.unreadable:
+      logging.warning('%d records were unreadable; others took their place %d '
+                      'times', len(self.unreadable), self.unreadable.total())
 
 
 class EvalBatches:
@@ -173,9 +125,9 @@ class EvalBatches:
   """
 
   def __init__(self, config, sharding):
-    self._examples = _eval_examples(config)
+    self._examples = selection.eval_examples(config)
     self.unreadable = collections.Counter()
-    numbers = _evaluated(self._examples, config)
+    numbers = selection.evaluated(self._examples, config)
     self.count = len(numbers)
     # Workers take seconds to start, at every evaluation.
     self._workers = config.data.workers if self.count >= 5000 else 0
@@ -198,6 +150,9 @@ class EvalBatches:
         yield self._place(batch)
     finally:
       host.close()
+      if self.unreadable:
+        logging.warning('%d of %d records were unreadable and are left out',
+                        len(self.unreadable), self.count)
 
 
 class _Place:
@@ -323,18 +278,6 @@ def _start_worker(worker, workers):
   threading.Thread(target=end, daemon=True).start()
 
 
-def _evaluated(examples, config):
-  """Numbers of the records measured: all, or `count` evenly spread over them.
-
-  The first ones of a folder would be of its first classes.
-  """
-  (numbers,) = examples.ranges
-  count = config.evaluation.count
-  if not 0 < count < len(numbers):
-    return numbers
-  return [numbers[i * len(numbers) // count] for i in range(count)]
-
-
 def _padded(numbers, position):
   return numbers[position] if position < len(numbers) else examples_lib.PAD
 
@@ -345,25 +288,6 @@ def _to_float(sharding):
                  out_shardings=sharding)
 
 
-def _train_examples(config):
-  data = config.data
-  return examples_lib.Examples(
-      ('config.data.sources', 'config.data.split'), data.sources, data.split,
-      size=data.resolution, crop=transforms.crop(
-          data.crop, tuple(data.crop_scale), tuple(data.crop_ratio)),
-      name_of_filter=data.filter, flip=data.flip,
-      skip_unreadable=data.skip_unreadable)
-
-
-def _eval_examples(config):
-  data, evaluation = config.data, config.evaluation
-  return examples_lib.Examples(
-      ('config.evaluation.source', 'config.evaluation.split'),
-      (evaluation.source or data.sources[0],), evaluation.split,
-      size=data.resolution, crop=transforms.crop(evaluation.crop),
-      name_of_filter=evaluation.filter, skip_unreadable=data.skip_unreadable)
-
-
 def _report(batch, examples, unreadable):
   """Counts and names the records that gave way in a batch."""
   for row in np.flatnonzero(batch['skipped']):
@@ -372,11 +296,3 @@ def _report(batch, examples, unreadable):
       if name not in unreadable:
         logging.warning('unreadable, gave way: %s', name)
       unreadable[name] += 1
-
-
-def _check_interval(key, value, most, nearest):
-  value = tuple(value)
-  if len(value) != 2 or not 0 < value[0] <= value[1] <= most:
-    raise errors.InputError(
-        key, value, f'is not (low, high) with 0 < low <= high <= {most}',
-        nearest)

@@ -1,31 +1,23 @@
 """Where records come from: photographs, TFDS, folders, ArrayRecord files.
 
+A record is an image or a video, of which a clip is read.
+
 A source is one split with random access (`Source` below). It is pickled to
 worker processes, so it holds an index and no open file. A new kind is a class
 and a line in `_KINDS`.
 """
 
 import collections
-import concurrent.futures
 import functools
 import glob
-import hashlib
 import os
 import sys
 from typing import Protocol
 
 import numpy as np
-import tqdm
-from absl import logging
-from PIL import Image
 
 from vitok import errors
-from vitok.data import photographs, records
-
-# A folder with a subfolder of one of these names is split by its subfolders.
-_SPLITS = ('train', 'test', 'validation', 'valid', 'val')
-# Formats that Pillow recognises but does not decode by itself.
-_STUBS = {'BUFR', 'EPS', 'GRIB', 'HDF5', 'MPEG', 'WMF'}
+from vitok.data import clips, folders, photographs, records, videos
 
 
 class Source(Protocol):
@@ -33,19 +25,29 @@ class Source(Protocol):
 
   Attributes:
     fingerprint: hash of the index, equal wherever the data lie.
+    moving: whether records are videos, as far as the first one tells.
+    timed: whether it is known when their frames are shown.
   """
   fingerprint: str
+  moving: bool
+  timed: bool
 
   def __len__(self) -> int:
     ...
 
-  def read(self, index: int,
-           rng: np.random.Generator | None) -> bytes | np.ndarray:
-    """A record: the bytes of an image file or uint8 pixels (T, H, W, 3).
+  def read(self, index: int, rng: np.random.Generator | None,
+           choose: clips.Chooser | None = None
+           ) -> bytes | list[bytes] | np.ndarray:
+    """A record, or a clip of it.
 
     Args:
       index: number of the record in the split.
       rng: the generator of a training example; `None` in evaluation.
+      choose: which frames of a video to read, in this order; `None`: all.
+
+    Returns:
+      The bytes of an image file, or of one for each frame, or uint8 pixels
+      (T, H, W, 3).
     """
 
   def name(self, index: int) -> str:
@@ -61,7 +63,8 @@ def open_source(spec: str, split: str, resolution: int,
   """Opens one split of a source, which this process then remembers.
 
   Args:
-    spec: `photographs`, `tfds:NAME`, `folder:PATH` or `array_record:GLOB`.
+    spec: `photographs`, `tfds:NAME`, `folder:PATH`, `videos:PATH` or
+      `array_record:GLOB`.
     split: name of the split, without a slice.
     resolution: side of the images that will be made of it, in pixels.
     skip_unreadable: whether unreadable files are left out, or refused.
@@ -72,75 +75,12 @@ def open_source(spec: str, split: str, resolution: int,
   """
   kind, _, where = spec.partition(':')
   if kind not in _KINDS or bool(where) != (kind != 'photographs'):
-    choices = ('photographs', 'tfds:NAME', 'folder:PATH', 'array_record:GLOB')
+    choices = ('photographs', 'tfds:NAME', 'folder:PATH', 'videos:PATH',
+               'array_record:GLOB')
     raise errors.InputError('source', spec, 'is not a known source', next(
         (c for c in choices if c.startswith(f'{kind}:')),
-        errors.nearest(spec, choices)))
+        errors.nearest(kind, choices)))
   return _KINDS[kind](where, split, resolution, skip_unreadable)
-
-
-
-class Folder:
-  """Image files below a folder, in the order of their paths.
-
-  If the folder has a subfolder named as the split, that is the split. If it
-  has none of the usual names, all its images are the split 'train', to be
-  sliced: `train[:90%]` and `train[90%:]`. Files whose header cannot be read
-  are left out of the index, counted and named, or refused.
-
-  Attributes:
-    unreadable: paths of the files left out.
-  """
-
-  def __init__(self, where, split, resolution, skip_unreadable):
-    del resolution
-    root = os.path.abspath(os.path.expanduser(where))
-    if not os.path.isdir(root):
-      raise errors.InputError('source', f'folder:{where}', 'no such folder',
-                              _nearest_path('folder', root))
-    folders = sorted(e.name for e in os.scandir(root) if e.is_dir())
-    named = [name for name in folders if name in _SPLITS]
-    if split in folders:
-      root = os.path.join(root, split)
-    elif named or split != 'train':
-      raise errors.InputError(
-          'split', split, f'folder:{where} has no subfolder of that name; '
-          f'found {_listed("subfolder", folders)}',
-          errors.nearest(split, named) if named
-          else "'train[90%:]', with config.data.split='train[:90%]'")
-    files, others = _walk(root)
-    if not files:
-      raise errors.InputError('source', f'folder:{root}',
-                              'holds no image; found '
-                              + _listed('other file', others))
-    sizes = _scan(root, files)
-    self.unreadable = tuple(f for f in files if f not in sizes)
-    self._root, self._files = root, list(sizes)
-    if self.unreadable and not (skip_unreadable and sizes):
-      raise errors.InputError(
-          'source', f'folder:{root}', f'of {len(files)} images cannot be read: '
-          + _listed('file', self.unreadable),
-          '--config.data.skip_unreadable=True' if sizes else None)
-    for file in self.unreadable:
-      logging.warning('unreadable, left out: %s', os.path.join(root, file))
-    if self.unreadable:
-      logging.warning('%d of %d images in %s are left out',
-                      len(self.unreadable), len(files), root)
-    self.fingerprint = _hash(*sizes.items())
-
-  def __len__(self):
-    return len(self._files)
-
-  def read(self, index, rng):
-    del rng
-    with open(self.name(index), 'rb') as file:
-      return file.read()
-
-  def name(self, index):
-    return os.path.join(self._root, self._files[index])
-
-  def group(self, index):
-    return index
 
 
 class ArrayRecords:
@@ -149,6 +89,7 @@ class ArrayRecords:
   A folder stands for all such files in it. If their names give splits, a
   split is the files of its name; files without are the split 'train'.
   """
+  timed = False
 
   def __init__(self, where, split, resolution, skip_unreadable):
     del resolution, skip_unreadable
@@ -162,37 +103,43 @@ class ArrayRecords:
       found = os.listdir(folder) if os.path.isdir(folder) else ()
       raise errors.InputError(
           'source', spec, f'no such file; {folder} holds '
-          + _listed('entry', sorted(found)),
-          _nearest_path('array_record', pattern))
+          + folders.listed('entry', sorted(found)),
+          folders.nearest_path('array_record', pattern))
     splits = collections.defaultdict(list)
     for file in files:
       splits[records.split_of(file)].append(file)
     if split not in splits:
       raise errors.InputError(
           'split', split, f'{spec} has no files of that split; found '
-          + _listed('split', list(splits)), errors.nearest(split, splits))
+          + folders.listed('split', list(splits)),
+          errors.nearest(split, splits))
     self._names = [os.path.basename(file) for file in splits[split]]
     missing = records.missing_shards(self._names)
     if missing:
       raise errors.InputError('source', spec, 'lacks some of its files: '
-                              + _listed('file', missing))
+                              + folders.listed('file', missing))
     try:
       self._records = array_record_data_source.ArrayRecordDataSource(
           splits[split])
       first = self._records[0] if len(self) else b''
       records.verify(first)
     except Exception as error:  # The reader's own kinds are not documented.
-      found = _listed('file', self._names)
+      found = folders.listed('file', self._names)
       raise errors.InputError('source', spec,
                               f'cannot be read ({error}): {found}') from error
-    self.fingerprint = _hash(self._names, len(self), first)
+    image, _ = records.unpack(first)
+    self.moving = isinstance(image, np.ndarray) and len(image) > 1
+    self.fingerprint = folders.hash_of(self._names, len(self), first)
 
   def __len__(self):
     return len(self._records)
 
-  def read(self, index, rng):
+  def read(self, index, rng, choose=None):
     del rng
-    return records.unpack(self._records[index])[0]
+    image, _ = records.unpack(self._records[index])
+    if choose is None or isinstance(image, bytes) or len(image) == 1:
+      return image
+    return image[choose(len(image), None)]
 
   def name(self, index):
     return f'record {index} of {self._names[0]} and the files after it'
@@ -201,56 +148,91 @@ class ArrayRecords:
     return index
 
 
+def tfds_builder(where: str):
+  """TFDS's builder, for ArrayRecord, of what `Tfds` takes.
+
+  Raises:
+    InputError: there is no such data set, or it is prepared in another format.
+  """
+  import tensorflow_datasets as tfds  # Slow.
+  make = (tfds.builder_from_directory if os.path.isabs(where) else tfds.builder)
+  try:
+    return make(where, **({} if os.path.isabs(where)
+                          else {'file_format': 'array_record'}))
+  except Exception as error:  # Several kinds, and their text fills a screen.
+    try:
+      found = make(where).info
+    except Exception:
+      name, _, variant = where.partition('/')
+      near = errors.nearest(name, tfds.list_builders())
+      raise errors.InputError(
+          'source', f'tfds:{where}', 'TFDS has no such data set, or no such '
+          'configuration of it' if variant else 'TFDS has no such data set',
+          f'tfds:{near}') from error
+    raise errors.InputError(
+        'source', f'tfds:{where}', f'is prepared as {found.file_format.value}, '
+        f'not as ArrayRecord, in {found.data_dir}',
+        f'python tools/prepare_data.py tfds:{where}, with another '
+        'TFDS_DATA_DIR') from error
+
+
 class Tfds:
   """A TensorFlow data set prepared as ArrayRecord; images stay undecoded.
+
+  Its records are the feature 'image' or, where there is none, 'video': TFDS
+  stores a video as an image file for each frame, and not when they are shown.
 
   `NAME` is as TFDS takes it (`cifar10`, `imagenette/320px-v2`), looked for in
   TFDS_DATA_DIR, or the path of a prepared version (`/data/cifar10/3.0.2`).
   Reading uses numpy alone: TensorFlow is not imported.
   """
+  timed = False
 
   def __init__(self, where, split, resolution, skip_unreadable):
     del resolution, skip_unreadable
     import tensorflow_datasets as tfds  # Slow.
     self._name, self._split = f'tfds:{where}', split
-    try:
-      builder = (tfds.builder_from_directory(where) if os.path.isabs(where)
-                 else tfds.builder(where, file_format='array_record'))
-    except Exception as error:  # Several kinds, and their text fills a screen.
-      name, _, variant = where.partition('/')
-      near = errors.nearest(name, tfds.list_builders())
+    builder = tfds_builder(where)
+    self._feature = next((feature for feature in ('image', 'video')
+                          if feature in builder.info.features), None)
+    if self._feature is None:
       raise errors.InputError(
-          'source', self._name, 'TFDS has no such data set, or no such '
-          'configuration of it' if variant else 'TFDS has no such data set',
-          f'tfds:{near}') from error
-    if 'image' not in builder.info.features:
-      raise errors.InputError(
-          'source', self._name, "its records have no feature 'image'; found "
-          + _listed('feature', list(builder.info.features)))
+          'source', self._name, "its records have no 'video' and no feature "
+          "'image'; found "
+          + folders.listed('feature', list(builder.info.features)))
+    self.moving = self._feature == 'video'
+    skip = tfds.decode.SkipDecoding()
+    skip.decode_batch_example_np = skip.decode_example_np  # It forgets videos.
     try:
       self._records = builder.as_data_source(
-          split, decoders={'image': tfds.decode.SkipDecoding()})
+          split, decoders={self._feature: skip})
       len(self._records)
     except Exception as error:
       found = list(builder.info.splits)
       if found and split not in found:
         raise errors.InputError(
             'split', split, f'{self._name} has no such split; found '
-            + _listed('split', found), errors.nearest(split, found)) from error
+            + folders.listed('split', found),
+            errors.nearest(split, found)) from error
       raise errors.InputError(
           'source', self._name, 'is not prepared as ArrayRecord in '
           f'{builder.data_path}',
           f'python tools/prepare_data.py {self._name}') from error
     if (tf := sys.modules.get('tensorflow')) is not None:
       tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-    self.fingerprint = _hash(builder.info.full_name, split, len(self))
+    self.fingerprint = folders.hash_of(builder.info.full_name, split, len(self))
 
   def __len__(self):
     return len(self._records)
 
-  def read(self, index, rng):
+  def read(self, index, rng, choose=None):
     del rng
-    return self._records[index]['image']
+    record = self._records[index][self._feature]
+    if not self.moving:
+      return record
+    numbers = (range(len(record)) if choose is None
+               else choose(len(record), None))
+    return [bytes(record[number]) for number in numbers]
 
   def name(self, index):
     return f'record {index} of {self._name}, split {self._split}'
@@ -263,40 +245,10 @@ _KINDS = {
     'photographs': lambda where, split, resolution, skip_unreadable:
         photographs.Photographs(split, resolution),
     'tfds': Tfds,
-    'folder': Folder,
+    'folder': folders.Images,
+    'videos': videos.Videos,
     'array_record': ArrayRecords,
 }
-
-
-def _walk(root):
-  """Paths of images below `root` in a fixed order, and of other files."""
-  Image.init()
-  known = {ending for ending, form in Image.EXTENSION.items()
-           if form in Image.OPEN and form not in _STUBS}
-  files, others = [], []
-  for parent, folders, names in os.walk(root):
-    folders.sort()
-    for name in sorted(names):
-      images = os.path.splitext(name)[1].lower() in known
-      (files if images else others).append(
-          os.path.relpath(os.path.join(parent, name), root))
-  return files, others
-
-
-def _scan(root, files):
-  """{file: bytes} of those whose header can be read."""
-  def size(file):
-    path = os.path.join(root, file)
-    try:
-      with Image.open(path):
-        return os.path.getsize(path)
-    except Exception:  # Whatever is wrong with it, it is unreadable.
-      return None
-
-  with concurrent.futures.ThreadPoolExecutor(16) as pool:
-    sizes = list(tqdm.tqdm(pool.map(size, files), f'index of {root}',
-                           len(files), unit=' files', delay=2))
-  return {f: s for f, s in zip(files, sizes, strict=True) if s is not None}
 
 
 def _glob(pattern):
@@ -305,30 +257,3 @@ def _glob(pattern):
   from etils import epath
   folder, name = os.path.split(pattern)
   return sorted(map(os.fspath, epath.Path(folder).glob(name)))
-
-
-def _hash(*parts):
-  digest = hashlib.sha256()
-  for part in parts:
-    digest.update(repr(part).encode())
-  return digest.hexdigest()
-
-
-def _listed(what, names):
-  """'3 files (a, b, c)', shortened; 'no file'."""
-  if not names:
-    return f'no {what}'
-  plural = what if len(names) == 1 else what.removesuffix('y') + (
-      'ies' if what.endswith('y') else 's')
-  more = ', ...' if len(names) > 5 else ''
-  return f'{len(names)} {plural} ({", ".join(names[:5])}{more})'
-
-
-def _nearest_path(kind, path):
-  """The entry most like a path, in the deepest folder of it that exists."""
-  while not os.path.isdir(parent := os.path.dirname(path)):
-    if parent == path:
-      return None
-    path = parent
-  near = errors.nearest(os.path.basename(path), sorted(os.listdir(parent)))
-  return near and f'{kind}:{os.path.join(parent, near)}'
