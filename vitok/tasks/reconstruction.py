@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from etils import epath
 
 from vitok import accounting, data, files, models, sizes
@@ -136,8 +137,12 @@ class Evaluator:
     yield from numbers.items()
     yield 'protocol', measured.id
     if coded:
-      bits = latent.coded_bits(
-          lambda batch: functions['quantised'](batch)[0], coded,
-          config.evaluation.coded)
+      try:
+        bits = latent.coded_bits(
+            lambda batch: functions['quantised'](batch)[0], coded,
+            config.evaluation.coded)
+      except ValueError as error:  # A run must end for all that: they lack.
+        logging.warning('step %d: no coded bits: %s', step, error)
+        return
       yield 'coded_bits', bits.bits
       yield 'coded_loss_db', bits.lost

@@ -1,0 +1,262 @@
+"""Stage 2: what each player does, on random images, through the trainer's
+compiled step."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from tests import runs
+from vitok import config as config_lib
+from vitok import errors, tasks
+from vitok.tasks import adversarial
+from vitok.training import program as program_lib
+from vitok.training import step as step_lib
+
+FREEZE = ({'match': '(encoder|bottleneck)/.*', 'frozen': True},)
+
+
+def options(**changes):
+  """Fields of `config.adversarial`; `schedule__weight=0.0` overrides."""
+  optimizer = config_lib.default().optimizer
+  optimizer.update(learning_rate=1e-3, reference_batch=0, warmup=0.0,
+                   schedule='constant')
+  fields = ml_collections.ConfigDict(dict(
+      trained='decoder', schedule=dict(weight=0.05, start=1, ramp=2),
+      adaptive=False, adaptive_limits=(0.0, 1e4),
+      discriminator='residual', width=1 / 64, loss='hinge',
+      r1=0.0, r1_every=1, lecam=0.0, lecam_decay=0.99, optimizer=optimizer))
+  with fields.unlocked():
+    for key, value in changes.items():
+      *groups, field = key.split('__')
+      functools.reduce(lambda node, name: node[name], groups, fields)[
+          field] = value
+  return fields
+
+
+def images(seed, size):
+  """A batch as the pipeline makes it."""
+  image = np.random.default_rng(seed).uniform(-1, 1, (size, 1, 16, 16, 3))
+  return {'image': np.float32(image), 'mask': np.ones(size, bool),
+          'index': np.arange(size), 'group': np.arange(size)}
+
+
+PROGRAMS = {}  # Compiled once for all tests.
+
+
+class Run:
+  """A run's state; `changes` go to its config, `opts` to `options`."""
+
+  def __init__(self, monkeypatch, changes=(), **opts):
+    monkeypatch.setitem(tasks.TASKS, 'adversarial', functools.partial(
+        adversarial.Adversarial, options=options(**opts)))
+    self.config = runs.tiny(task='adversarial', **dict(
+        dict(optimizer__groups=FREEZE), **dict(changes)))
+    name = repr((changes, sorted(opts.items())))
+    if name not in PROGRAMS:
+      PROGRAMS[name] = program_lib.Program(self.config, jax.devices()[:1])
+    self.program = PROGRAMS[name]
+    self.task = self.program.task
+    self.arguments = self.program.run_arguments(self.config)
+
+  @functools.cached_property
+  def state(self):
+    return self.program.init(self.arguments)
+
+  def step(self, seed=0):
+    """Metrics of one update on random images of 16 pixels."""
+    batch = jax.device_put(images(seed, self.config.batch_size),
+                           self.program.batch_sharding)
+    step = self.program.compile_step(batch, self.arguments)
+    self.state, metrics = step(self.state, batch, self.program.frozen,
+                               self.arguments)
+    return jax.device_get(metrics)
+
+  def values(self, field='params'):
+    """A copy: the step gives away the state's buffers."""
+    return jax.tree.map(np.array, getattr(self.state, field))
+
+
+def moved(before, after):
+  return jax.tree.leaves(jax.tree.map(
+      lambda a, b: bool((a != b).any()), before, after))
+
+
+def test_two_steps_move_decoder_and_discriminator_but_not_the_encoder(
+    monkeypatch):
+  run = Run(monkeypatch)
+  before = run.values()
+  made = [run.step(seed) for seed in range(2)]
+  after = run.values()
+  for name in before['autoencoder']:
+    frozen = name in adversarial.FROZEN
+    parts = moved(before['autoencoder'][name], after['autoencoder'][name])
+    assert not any(parts) if frozen else all(parts)
+  assert np.mean(moved(before['discriminator'], after['discriminator'])) > 0.9
+  assert [m['committed'] for m in made] == [1, 2]
+  assert np.isfinite([list(m.values()) for m in made]).all()
+  # Off in the first update; then half of the ramp is behind it.
+  assert [m['autoencoder/adversarial_weight'] for m in made] == [
+      0, np.float32(0.025)]
+  moments = sum(x.size for x in jax.tree.leaves(
+      run.values('opt')['autoencoder']))
+  trained = sum(x.size for name in ('decoder', 'bottleneck_up')
+                for x in jax.tree.leaves(after['autoencoder'][name]))
+  assert 2 * trained <= moments < 2 * trained + 10  # None for the encoder.
+
+
+def test_every_option_together_trains_the_encoder_too(monkeypatch):
+  run = Run(monkeypatch, {'optimizer__groups': ()}, trained='all',
+            discriminator='patch', loss='non_saturating', adaptive=True,
+            r1=1.0, r1_every=2, lecam=0.01)
+  before = run.values()
+  made = [run.step(seed) for seed in range(2)]
+  assert all(moved(before['autoencoder'], run.values()['autoencoder']))
+  assert np.isfinite([list(m.values()) for m in made]).all()
+  assert made[0]['discriminator/r1'] > 0 == made[1]['discriminator/r1']
+  # The adaptive factor is far from one: pixels' gradients differ in size.
+  factor = made[1]['autoencoder/adversarial_weight'] / 0.025
+  assert factor > 0 and abs(np.log(factor)) > 0.1
+  assert 0 < run.values('stats')['discriminator']['weight'] < 1
+
+
+def test_gradients_are_those_of_the_two_losses_together(monkeypatch):
+  """The sum at the image equals differentiating the sum of both losses."""
+  run = Run(monkeypatch)
+  task, state = run.task, run.values()
+  rows, key = np.arange(3), jax.random.key(5)
+  batch = images(3, 3) | {'row': rows, 'mask': np.array([1, 1, 0])}
+  whole = run.state.replace(step=jnp.int32(2))  # The whole weight.
+  found = jax.jit(lambda s, b: task._generate(s, {}, b, key, {}))(whole, batch)
+
+  def loss(trained):
+    params = dict(state['autoencoder'], **trained)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+    fake, _ = task.model.apply({'params': params}, batch['image'], keys, True)
+    logits = task._discriminator.apply(
+        {'params': state['discriminator']}, fake)
+    each = jnp.square(fake - batch['image']).mean((1, 2, 3, 4)) - (
+        0.05 * logits.mean(1))
+    return each[:2].mean()
+  trained = {name: state['autoencoder'][name]
+             for name in ('decoder', 'bottleneck_up')}
+  for a, b in zip(*(jax.tree.leaves(tree) for tree in (
+      {name: found.grads[name] for name in trained},
+      jax.jit(jax.grad(loss))(trained))), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+  z = np.asarray(found.carry['z'])
+  latent = task._observe(whole, {}, batch, key, found.carry).stats
+  np.testing.assert_allclose(latent['mean'], z.mean((0, 1)), atol=1e-6)
+  np.testing.assert_allclose(latent['variance'], z.var((0, 1)), rtol=1e-5)
+
+
+def test_last_layers_gradient_is_that_of_its_kernel(monkeypatch):
+  run = Run(monkeypatch)
+  params = run.values()['autoencoder']
+  image = images(0, 2)['image']
+  push = images(1, 2)['image']  # Any gradient at the reconstruction.
+
+  def made(kernel):
+    decoder = dict(params['decoder'], unembed=dict(
+        params['decoder']['unembed'], kernel=kernel))
+    fake, out = run.task.model.apply(
+        {'params': dict(params, decoder=decoder)}, image)
+    return jnp.vdot(fake, push), out['decoder']
+  expected, tokens = jax.jit(jax.grad(made, has_aux=True))(
+      params['decoder']['unembed']['kernel'])
+  np.testing.assert_allclose(run.task._last_layer(tokens, push), expected,
+                             rtol=1e-4, atol=1e-5)
+
+
+def test_latent_moments_are_those_of_all_batches_together(monkeypatch):
+  run = Run(monkeypatch)
+  z = np.random.default_rng(0).normal(3, 2, (4, 6, 5, 4))
+  z += np.arange(4)[:, None, None, None]  # Means differ between batches.
+  state = run.state
+  for batch in jnp.float32(z):
+    stats = run.task._observe(state, {}, {}, None, {'z': batch}).stats
+    state = state.replace(stats=dict(state.stats, latent=stats))
+  np.testing.assert_allclose(stats['mean'], z.mean((0, 1, 2)), rtol=1e-5)
+  np.testing.assert_allclose(stats['variance'], z.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_the_control_has_no_discriminator_and_the_same_noise(monkeypatch):
+  """Before the adversary has a weight, both runs are the same run."""
+  run = Run(monkeypatch)
+  control = Run(monkeypatch, schedule__weight=0.0)
+  assert 'discriminator' not in control.state.params
+  made, plain = run.step(), control.step()
+  shared = [name for name in plain if name.startswith('autoencoder/')]
+  assert 'autoencoder/loss' in shared
+  for name in shared:
+    np.testing.assert_allclose(made[name], plain[name], rtol=1e-6)
+  for a, b in zip(jax.tree.leaves(run.values()['autoencoder']),
+                  jax.tree.leaves(control.values()['autoencoder']),
+                  strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_broken_discriminator_stops_both_players(monkeypatch):
+  run = Run(monkeypatch)
+  params = run.state.params
+  params['discriminator']['logit']['bias'] = jnp.full((1,), jnp.nan)
+  before = run.values()
+  made = run.step()
+  assert made['committed'] == 0
+  assert not any(moved(before['autoencoder'], run.values()['autoencoder']))
+  assert run.values('stats')['latent']['batches'] == 0
+
+
+def test_micro_batches_are_accepted_where_gradients_are_means(monkeypatch):
+  """Traced: the trainer's own tests compare the values."""
+  run = Run(monkeypatch, {'batch_size': 16, 'optimizer__accumulate': 2},
+            r1=1.0)
+  state, _ = jax.eval_shape(
+      step_lib.make(run.task, run.config), run.program.abstract,
+      images(0, 16), {}, run.arguments)
+  assert all(jax.tree.leaves(jax.tree.map(
+      lambda a, b: a.shape == b.shape, state, run.program.abstract)))
+
+
+def test_cost_tells_the_discriminator_and_spares_the_frozen_encoder(
+    monkeypatch):
+  run = Run(monkeypatch)
+  costs = [adversarial.Adversarial(run.config, options(**opts)).cost()
+           for opts in ({}, {'trained': 'all'}, {'schedule__weight': 0.0})]
+  frozen, full, control = costs
+  forward = full['flops']['by_part']['forward']
+  size = run.task.model.size
+  # Two products for each of the forward pass, but the patch embedding and the
+  # code have no gradient to pass on.
+  spared = 2 * forward['encoder'] - 2 * full['tokens'] * (
+      size.patch_dim * size.encoder.width
+      - size.channels * (4 * size.encoder.width + size.decoder.width))
+  assert full['flops']['train_step'] - frozen['flops']['train_step'] == spared
+  assert frozen['flops']['by_part']['train_step']['total'] == sum(
+      frozen['flops']['by_part']['train_step'][part]
+      for part in ('encoder', 'bottleneck', 'decoder'))
+  told = frozen['discriminator']
+  assert told['parameters'] == sum(
+      x.size for x in jax.tree.leaves(run.state.params['discriminator']))
+  assert told['train_step'] == 16 * told['macs'] > 0
+  assert 'discriminator' not in control
+
+
+@pytest.mark.parametrize('changes, opts, message', [
+    ({'optimizer__groups': ()}, {}, 'groups.*does not freeze the encoder'),
+    ({'optimizer__groups': ({'match': 'encoder/.*', 'frozen': True},)}, {},
+     'groups.*does not freeze bottleneck/down/'),
+    ({}, {'trained': 'both'}, "trained='both'"),
+    ({}, {'schedule__start': -1}, 'schedule.start=-1'),
+    ({}, {'loss': 'wgan'}, "loss='wgan'"),
+    ({'batch_size': 16, 'optimizer__accumulate': 2}, {'lecam': 0.1},
+     "accumulate=2.*'discriminator'"),
+    ({'batch_size': 16, 'optimizer__accumulate': 2}, {'adaptive': True},
+     "accumulate=2.*'autoencoder'"),
+])
+def test_impossible_options_are_refused(monkeypatch, changes, opts, message):
+  with pytest.raises(errors.InputError, match=message):
+    Run(monkeypatch, changes, **opts)
