@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from vitok import config as config_lib
+from vitok import errors
 
 AXES = ('replica', 'fsdp', 'tensor')  # Of the mesh.
 BATCH_AXES = ('replica', 'fsdp')  # Those that split the batch.
@@ -25,6 +26,10 @@ def ways(shape: tuple[int, ...], axes: tuple[str, ...], mesh: dict[str, int],
     axes: logical name of each of its axes.
     mesh: sizes of `AXES`.
     sharding: `config.sharding`; `None` is the default config's.
+
+  Raises:
+    InputError: a rule gives an axis to a mesh axis that does not divide it,
+      other than `fsdp`.
   """
   sharding = sharding or config_lib.default().sharding
   rules = dict(sharding.rules)
@@ -36,6 +41,10 @@ def ways(shape: tuple[int, ...], axes: tuple[str, ...], mesh: dict[str, int],
     axis = rules.get(name)
     if axis and n % mesh[axis] == 0 and not (axis == 'fsdp' and small):
       pieces[axis] = mesh[axis]
+    elif axis not in (None, 'fsdp'):
+      raise errors.InputError(
+          f'config.mesh.{axis}', mesh[axis], f'does not divide the {n} {name}',
+          math.gcd(n, mesh[axis]))
     elif name != LAYERS and n % mesh['fsdp'] == 0:
       free.append(n)
   if 'fsdp' not in pieces and free and not small:
