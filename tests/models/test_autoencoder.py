@@ -89,6 +89,25 @@ def test_every_parameter_names_its_axes():
   assert names['decoder/unembed/kernel'] == ('embed', 'patch')
 
 
+@pytest.mark.parametrize('mlp', ['swiglu', 'gelu'])
+def test_residual_and_pixel_kernels_start_below_xavier(mlp):
+  model, image, init = make(name='Ad6-F/4', mlp=mlp)
+  params = init()['params']
+
+  def share(kernel, fan_out):  # Largest start, in units of Xavier's limit.
+    limit = np.sqrt(6 / (kernel.shape[-2] + fan_out))
+    return np.abs(kernel).max() / limit
+
+  for tower, expected in (('encoder', 12**-0.5), ('decoder', 4**-0.5)):
+    blocks = params[tower]['blocks']
+    for kernel in (blocks['attention']['out'], blocks['mlp']['down']):
+      assert share(kernel['kernel'], 96) == pytest.approx(expected, rel=0.01)
+    assert share(blocks['attention']['qkv']['kernel'], 96) == pytest.approx(
+        1, rel=0.01)
+  assert share(params['decoder']['unembed']['kernel'], 48) == pytest.approx(
+      0.1, rel=0.01)
+
+
 def test_encode_then_decode_is_the_forward_pass():
   model, image, init = make()
   variables = init()

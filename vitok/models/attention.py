@@ -81,6 +81,7 @@ class Attention(nn.Module):
   """
   heads: int
   implementation: str = 'xla'
+  out_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -95,5 +96,6 @@ class Attention(nn.Module):
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
     o_BxLxHxK = IMPLEMENTATIONS[self.implementation](q, k, v)
-    return layers.Linear(width, ('heads', 'embed'), dtype=self.dtype,
-                         name='out')(o_BxLxHxK.reshape(x_BxLxD.shape))
+    out = layers.Linear(width, ('heads', 'embed'), scale=self.out_scale,
+                        dtype=self.dtype, name='out')
+    return out(o_BxLxHxK.reshape(x_BxLxD.shape))

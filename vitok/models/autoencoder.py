@@ -52,14 +52,7 @@ class Trunk(nn.Module):
 
   def trunk(self, x_BxLxD, grid, taps):
     """Final tokens (B, L, D) and `{k: output of block k}`."""
-    if self.positions == 'sincos':
-      x_BxLxD += positions.sincos(grid, self.tower.width).astype(self.dtype)
-    elif self.positions == 'learned':
-      table_LxD = self.param(
-          'positions', nn.with_logical_partitioning(
-              nn.initializers.normal(0.02), ('tokens', 'embed')),
-          x_BxLxD.shape[1:])
-      x_BxLxD += table_LxD.astype(self.dtype)
+    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD)
     block = stack.Block(self.tower, self.mlp, self.norm, self.attention,
                         self.dtype, name='blocks')
     rotation = positions.rotation(self.positions, grid, self.tower.head_dim)
@@ -89,9 +82,9 @@ class Decoder(Trunk):
   def __call__(self, x_BxLxD: jax.Array, grid: positions.Grid,
                taps: Sequence[int] = ()):
     x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps)
-    unembed = layers.Linear(self.patch_dim, ('embed', 'patch'),
-                            dtype=self.dtype, out_dtype=jnp.float32,
-                            name='unembed')
+    unembed = layers.Linear(
+        self.patch_dim, ('embed', 'patch'), scale=layers.PIXELS_SCALE,
+        dtype=self.dtype, out_dtype=jnp.float32, name='unembed')
     return unembed(x_BxLxD), x_BxLxD, tapped
 
 

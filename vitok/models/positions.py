@@ -11,7 +11,9 @@ time, rows and columns, in this order, by `axis_split`. Fixed `sincos` and
 Dimensions: L tokens, K channels of a head, D width.
 """
 
+import jax
 import numpy as np
+from flax import linen as nn
 
 from vitok import sizes
 
@@ -84,14 +86,37 @@ def sincos(grid: Grid, width: int) -> np.ndarray:
   return np.concatenate(parts, -1).astype(np.float32)
 
 
+def add(module: nn.Module, name: str, grid: Grid,
+        x_BxLxD: jax.Array) -> jax.Array:
+  """Tokens with the vectors of positions `name` added, if it has any.
+
+  Args:
+    module: the caller, inside a compact method; its parameter 'positions' is
+      the table of `learned`.
+    name: one of `NAMES`.
+    grid: of the tokens.
+    x_BxLxD: input of a tower.
+  """
+  if name == 'sincos':
+    return x_BxLxD + sincos(grid, x_BxLxD.shape[-1]).astype(x_BxLxD.dtype)
+  if name == 'learned':
+    table_LxD = module.param(
+        'positions', nn.with_logical_partitioning(
+            nn.initializers.normal(0.02), ('tokens', 'embed')),
+        x_BxLxD.shape[1:])
+    return x_BxLxD + table_LxD.astype(x_BxLxD.dtype)
+  return x_BxLxD
+
+
 def misfit(name: str, grid: Grid, tower: sizes.Tower) -> str | None:
   """Why positions `name` cannot serve a tower, or `None` if they can."""
   if name == 'rope2d' and grid[0] > 1:
     return f'cannot tell the {grid[0]} time steps of a clip apart'
-  try:
+  try:  # The tables of a long sequence are too large to be made for a check.
     if name == 'sincos':
-      sincos(grid, tower.width)
-    rotation(name, grid, tower.head_dim)
+      axis_split(tower.width, 2 if grid[0] == 1 else 3)
+    elif name.startswith('rope'):
+      axis_split(tower.head_dim, int(name[4]))
   except ValueError as error:
     return str(error)
   return None

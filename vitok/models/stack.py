@@ -35,12 +35,13 @@ class Block(nn.Module):
     """Returns the tokens and no per-layer output; takes no such input."""
     del per_layer
     norm = layers.NORMS[self.norm]
+    out_scale = (2 * self.tower.depth)**-0.5  # Two branches a block.
     x = layers.constrain_batch(x_BxLxD)
     x += attention.Attention(
-        self.tower.heads, self.attention, self.dtype, name='attention')(
-            norm(self.dtype, name='norm1')(x), rotation)
+        self.tower.heads, self.attention, out_scale, self.dtype,
+        name='attention')(norm(self.dtype, name='norm1')(x), rotation)
     x += layers.MLPS[self.mlp](
-        self.tower.hidden(self.mlp), self.dtype, name='mlp')(
+        self.tower.hidden(self.mlp), out_scale, self.dtype, name='mlp')(
             norm(self.dtype, name='norm2')(x))
     return x, None
 
