@@ -5,8 +5,9 @@ appendix's figure 17): PSNR and SSIM against E = L c, the floats of the code.
 
 Varied: patch size p (so the number of tokens L) and channels c, so that equal
 E is reached in several ways. Held within a preset: data, resolution, batch,
-steps, losses and the compute of a step: where a smaller patch means more
-tokens, `:cpu` takes narrower towers (4.4 and 4.65 GFLOP a step). Towers are
+steps and losses. At `:cpu` the compute of a step as well: its towers are
+narrower where a smaller patch means more tokens (4.4 and 4.65 GFLOP); beyond,
+towers are held as in the paper, and a smaller patch costs more. Towers are
 at least as wide as a patch has numbers (3 p^2), or the patch embedding would
 be a second bottleneck; `:paper` is the exception, since there p = 32 meets
 width 768, and its arm `wide` asks what that costs.
@@ -16,78 +17,54 @@ doubling (equivalence within 0.25 dB); the law is straight in log E; and it
 predicts the values of E, and the patch size, that it was not fitted to. Units
 below their own patch PCA are left out as limited by optimisation. A second
 seed on some units gives the pure error, ends are trained three times as long
-(convergence) and at three learning rates. `:cpu` cannot pay for the rates, so
-its claims end undecided at best, and its report says so. Arm `per_nat`, beyond
-`:cpu`: squared errors summed plus a constant price for each nat of the code,
-since the paper's mean over tokens and channels makes a nat cheaper the larger
-the code.
+(convergence) and at three learning rates (at `:cpu` not all ends: ten minutes
+do not pay for them). Arm `per_nat`, beyond `:cpu`: squared errors summed plus a
+constant price for each nat of the code, since the paper's mean over tokens and
+channels makes a nat cheaper the larger the code.
 """
 
 from vitok import sizes, sweeps
 
 CONFIG = 'configs/vitok.py'
 
+REMAT = {'model.remat': 'full'}
+FLAT = {'model.scan': False}  # For two blocks a loop costs more than it saves.
+
 # Rows of a grid: towers of the encoder and decoder, patch, channels, the peak
-# learning rate of those towers (absolute: not scaled by the batch), and what
-# is rematerialised, so that a step fits 80 GB a device.
+# learning rate of those towers, and how their layers are computed: remat where
+# a step would not fit 80 GB a device.
 PRESETS = {
-    # Two cores, minutes. E from 32 to 512 floats for 3072 numbers: beyond,
-    # 400 steps leave a unit below its own PCA.
+    # E from 32 to 512 floats for 3072 numbers: beyond, 400 steps leave a unit
+    # below its own PCA.
     'cpu': dict(
-        grid=(('P-N', 8, (2, 4, 8, 16), 2.3e-3, 'none'),
-              ('A-F', 4, (1, 2, 4, 8), 3.3e-3, 'none')),
-        steps=400, seeds=2, repeated=('p8c2', 'p8c16', 'p4c1', 'p4c8'),
-        longer=('p8c2', 'p8c16', 'p4c8'), multiples=(), arms={},
-        equal_price=256,
-        # Windows are random already, and enlarged crops blur 32 pixels.
-        data=dict(sources=('photographs',), resolution=32, crop='center'),
-        batch_size=32,
-        evaluation=dict(every=200, split='test',
-                        batch_size=64, count=512, coded=64),
-        logging=dict(every=50, tensorboard=False), dtype='float32'),
-    # One accelerator, a day.
+        grid=(('P-N', 8, (2, 4, 8, 16), 2.3e-3, FLAT),
+              ('A-F', 4, (1, 2, 4, 8), 4.6e-3, FLAT)),
+        repeated=('p8c2', 'p8c16', 'p4c8'),
+        longer=('p8c2', 'p8c16', 'p4c8'), tuned=('p8c2', 'p4c8'),
+        multiples=(0.4, 2.5), arms={}, equal_price=256),
     'gpu1': dict(
-        grid=(('S-B', 16, (16, 32, 64, 128, 256), 4e-4, 'none'),
-              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, 'none'),
-              ('S-B', 4, (1, 2, 4, 8, 16), 4e-4, 'full')),
-        steps=10_000, seeds=2,
+        grid=(('S-B', 16, (16, 32, 64, 128, 256), 4e-4, {}),
+              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, {}),
+              ('S-B', 4, (1, 2, 4, 8, 16), 4e-4, REMAT)),
         repeated=('p16c16', 'p16c256', 'p8c16', 'p4c1', 'p4c16'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'all'}, equal_price=1024,
-        data=dict(sources=('tfds:imagenet_resized/64x64',), resolution=64),
-        batch_size=256,
-        evaluation=dict(every=2500, split='validation',
-                        batch_size=500, count=5_000),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
-    # A node of eight accelerators. The p = 32 towers are wide and shallow:
-    # 768 numbers a token would not hold a patch of 3072.
+        multiples=(0.5, 2.0), arms={'per_nat': 'all'}, equal_price=1024),
+    # The p = 32 towers are wide and shallow: 768 numbers a token would not
+    # hold a patch of 3072.
     'gpu': dict(
         grid=(('Sw3072d2h48-Bw3072d4h48', 32, (16, 32, 64, 128, 256), 2e-4,
-               'none'),
-              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, 'none'),
-              ('S-B', 8, (1, 2, 4, 8, 16), 4e-4, 'full')),
-        steps=25_000, seeds=2,
+               {}),
+              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
+              ('S-B', 8, (1, 2, 4, 8, 16), 4e-4, REMAT)),
         repeated=('p32c16', 'p32c256', 'p16c16', 'p8c1', 'p8c16'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'ends'}, equal_price=4096,
-        data=dict(sources=('tfds:imagenet2012',), resolution=256),
-        batch_size=512,
-        evaluation=dict(every=5000, split='validation',
-                        batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
-    # The paper's fifteen points, steps and rate (1e-4 per 256 images); its
-    # 450 M photographs are private, so ImageNet alone.
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends'}, equal_price=4096),
+    # The paper's fifteen points and rate (1e-4 per 256 images).
     'paper': dict(
-        grid=(('S-B', 32, (4, 8, 16, 32, 64), 4e-4, 'none'),
-              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, 'none'),
-              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, 'full')),
-        steps=100_000, seeds=2,
+        grid=(('S-B', 32, (4, 8, 16, 32, 64), 4e-4, {}),
+              ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
+              ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, REMAT)),
         repeated=('p32c4', 'p32c64', 'p16c16', 'p8c4', 'p8c64'),
-        multiples=(0.5, 2.0), equal_price=4096,
-        arms={'per_nat': 'ends', 'wide': 'p32'},
-        data=dict(sources=('tfds:imagenet2012',), resolution=256),
-        batch_size=1024,
-        evaluation=dict(every=20_000, split='validation',
-                        batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'wide': 'p32'},
+        equal_price=4096),
 }
 
 # Towers of patch 32 that are as wide as its 3072 numbers, at the same FLOPs.
@@ -130,26 +107,25 @@ def units(preset):
   Yields:
     `sweeps.Unit`s, those that share a compiled step side by side.
   """
-  numbers = PRESETS[preset]
+  numbers, scale = PRESETS[preset], sweeps.SCALES[preset]
   points = [
       sweeps.Point(f'p{patch}c{c}',
-                   {'model.name': str(sizes.parse(f'{towers}/1x{patch}x{c}')),
-                    'model.remat': remat, **sweeps.common(numbers)}, rate)
-      for towers, patch, channels, rate, remat in numbers['grid']
+                   {**scale, **layers, 'model.name': str(
+                       sizes.parse(f'{towers}/1x{patch}x{c}'))}, rate)
+      for towers, patch, channels, rate, layers in numbers['grid']
       for c in channels]
   ends = {f'p{patch}c{c}' for _, patch, channels, *_ in numbers['grid']
           for c in (channels[0], channels[-1])}
   # The weights of KL make a nat equally dear at `equal_price` floats: the sum
   # is divided by the numbers of an image where the mean is by those of a code.
-  weight = 1e-3 * 3 * numbers['data']['resolution']**2 / numbers['equal_price']
+  weight = 1e-3 * 3 * scale['data.resolution']**2 / numbers['equal_price']
   changes = {'wide': WIDE, 'per_nat': {'loss.kl_reduction': 'sum',
                                        'loss.kl_weight': weight}}
   chosen = {'ends': ends, 'all': {point.name for point in points},
             'p32': {point.name for point in points if 'p32' in point.name}}
   yield from sweeps.expand(
-      points, steps=numbers['steps'],
-      seeds={name: numbers['seeds'] for name in numbers['repeated']},
-      longer=numbers.get('longer', ends), tuned=ends,
+      points, seeds={name: 2 for name in numbers['repeated']},
+      longer=numbers.get('longer', ends), tuned=numbers.get('tuned', ends),
       multiples=numbers['multiples'],
       arms={arm: (changes[arm], chosen.get(which, which))
             for arm, which in numbers['arms'].items()})

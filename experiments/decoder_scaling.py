@@ -6,7 +6,7 @@ the paper a doubling of the decoder is worth +.14 dB, one of E about 2 dB.
 
 Varied: the decoder, at least four sizes (three at `:paper`, which are all the
 paper has). Held: the encoder, patch, channels and so E, data, batch, steps,
-losses. Three seeds for each size.
+losses. Four seeds for each size.
 
 Judged: the slope of PSNR over log2 of the decoder's parameters is above
 0.05 dB per doubling, the margin within which the encoder is said to have no
@@ -24,42 +24,17 @@ CONFIG = 'configs/vitok.py'
 # narrower tower than a patch's 192 numbers would be a second bottleneck.
 PRESETS = {
     'cpu': dict(
-        sizes={'P': 2.3e-3, 'N': 2.3e-3, 'T': 2.3e-3, 'Pd8': 2.3e-3},
-        model='P-{}/8', steps=400, seeds=3, multiples=(0.5, 2.0),
-        remat='none',
-        # Windows are random already, and enlarged crops blur 32 pixels.
-        data=dict(sources=('photographs',), resolution=32, crop='center'),
-        batch_size=32,
-        evaluation=dict(every=200, split='test',
-                        batch_size=64, count=512, coded=64),
-        logging=dict(every=50, tensorboard=False), dtype='float32'),
+        sizes={'P': 4.6e-3, 'N': 4.6e-3, 'T': 3.3e-3, 'Pd8': 2.3e-3},
+        model='P-{}/8'),
     'gpu1': dict(
         sizes={'M': 8e-4, 'S': 4e-4, 'B': 4e-4, 'L': 3e-4},
-        model='S-{}/8', steps=10_000, seeds=3, multiples=(0.5, 2.0),
-        remat='none',
-        data=dict(sources=('tfds:imagenet_resized/64x64',), resolution=64),
-        batch_size=256,
-        evaluation=dict(every=2500, split='validation',
-                        batch_size=500, count=5_000),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
+        model='S-{}/8'),
     'gpu': dict(
         sizes={'Sd3': 4e-4, 'S': 4e-4, 'B': 4e-4, 'L': 3e-4},
-        model='S-{}/16', steps=25_000, seeds=3, multiples=(0.5, 2.0),
-        remat='none',
-        data=dict(sources=('tfds:imagenet2012',), resolution=256),
-        batch_size=512,
-        evaluation=dict(every=5000, split='validation',
-                        batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
+        model='S-{}/16'),
     'paper': dict(
         sizes={'S': 4e-4, 'B': 4e-4, 'L': 4e-4},
-        model='S-{}/16', steps=100_000, seeds=3, multiples=(0.5, 2.0),
-        remat='full',
-        data=dict(sources=('tfds:imagenet2012',), resolution=256),
-        batch_size=1024,
-        evaluation=dict(every=20_000, split='validation',
-                        batch_size=512, count=0),
-        logging=dict(every=100, tensorboard=True), dtype='bfloat16'),
+        model='S-{}/16', layers={'model.remat': 'full'}),
 }
 
 CLAIMS = (
@@ -85,15 +60,4 @@ def units(preset):
   Yields:
     `sweeps.Unit`s, those that share a compiled step side by side.
   """
-  numbers = PRESETS[preset]
-  names = list(numbers['sizes'])
-  ends = (f'dec{names[0]}', f'dec{names[-1]}')
-  points = [
-      sweeps.Point(f'dec{name}',
-                   {'model.name': numbers['model'].format(name),
-                    'model.remat': numbers['remat'],
-                    **sweeps.common(numbers)}, rate)
-      for name, rate in numbers['sizes'].items()]
-  yield from sweeps.expand(
-      points, steps=numbers['steps'], seeds=numbers['seeds'], longer=ends,
-      tuned=ends, multiples=numbers['multiples'])
+  yield from sweeps.tower_sizes('dec', preset, **PRESETS[preset])

@@ -3,8 +3,8 @@
 Writes DIR/report/: index.html (one file, figures inside), PNGs, results.csv
 (a row per unit), report.json (verdicts and laws). A sweep that is not finished
 is reported too, with what is missing. Verdicts follow the claims recorded when
-the sweep was launched; if the experiment file has others by now, the report
-says so.
+the sweep was launched; if the experiment file has others by now, or the code
+that judges has changed, the report says so.
 """
 
 import sys
@@ -23,8 +23,8 @@ def report(experiment: str, workdir: str) -> str:
     InputError: no such experiment, no sweep in the workdir, or another one.
   """
   from vitok import sweeps
-  from vitok.scaling import claims, runs
   from vitok.scaling import report as report_lib
+  from vitok.scaling import runs
   path, _, preset = experiment.partition(':')
   info = runs.load_runs(workdir).info
   loaded = sweeps.load(f'{path}:{preset or info["preset"]}')
@@ -33,12 +33,7 @@ def report(experiment: str, workdir: str) -> str:
       raise errors.InputError(
           '--workdir', workdir, f'holds a sweep of {field} {info[field]!r}, '
           f'not {asked!r}')
-  hashes = [claims.fingerprint(claims.parse(given))
-            for given in (loaded.claims, info['claims'])]
-  note = '' if hashes[0] == hashes[1] else (
-      f'The claims in {path} are no longer those that this sweep was launched '
-      f'with ({hashes[1][:12]}), which judge it here.')
-  return str(report_lib.write(workdir, note=note))
+  return str(report_lib.write(workdir, claims=loaded.claims))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -152,7 +152,7 @@ def _finish(experiment, workdir):
   from vitok.scaling import report
   from vitok.sweeps import nulls
   nulls.write(experiment, workdir, _say)
-  _say(f'report: {report.write(workdir)}')
+  _say(f'report: {report.write(workdir, claims=experiment.claims)}')
 
 
 def _say(line):

@@ -65,7 +65,7 @@ def test_designs_have_seeds_and_longer_ends(name, preset):
   again = sum(len(values) - 1 for values in seeds.values())
   assert again >= 3  # Degrees of freedom of the pure error.
   if name != 'bottleneck_scaling':
-    assert len(seeds) >= 3 and all(len(s) == 3 for s in seeds.values())
+    assert len(seeds) >= 3 and all(len(s) == 4 for s in seeds.values())
   longer = [unit for unit in experiment.units
             if unit.factors['role'] == 'longer']
   assert len(longer) >= 2
@@ -74,17 +74,14 @@ def test_designs_have_seeds_and_longer_ends(name, preset):
 
 
 @pytest.mark.parametrize('name, preset', EVERY)
-def test_three_rates_at_the_ends_where_the_preset_pays(name, preset):
+def test_two_ends_or_more_are_trained_at_three_rates(name, preset):
   rates = {}
   for unit in load(name, preset).units:
     if unit.factors['role'] in ('law', 'rate'):
       rates.setdefault(unit.factors['configuration'], set()).add(
           unit.overrides['optimizer.learning_rate'])
   tuned = [label for label, values in rates.items() if len(values) == 3]
-  if (name, preset) == ('bottleneck_scaling', 'cpu'):
-    assert not tuned  # Ten minutes do not pay for them; its docstring says so.
-  else:
-    assert len(tuned) >= 2
+  assert len(tuned) >= 2
 
 
 @pytest.mark.parametrize('name, preset', EVERY)

@@ -1,6 +1,7 @@
 """What is drawn anew, and that intervals cover what they should."""
 
 import numpy as np
+import pytest
 
 from vitok.scaling import bootstrap
 
@@ -56,3 +57,25 @@ def test_ninety_percent_intervals_of_two_seeds_cover_ninety_percent():
     low, high = bootstrap.interval(drawn.mean(1), 0.9)
     hits += low < 0 < high
   assert 0.86 < hits / trials < 0.94
+
+
+@pytest.mark.parametrize('groups', [2, 3, 4, 8, 30])
+@pytest.mark.parametrize('level', [0.8, 0.9])
+def test_intervals_over_few_photographs_cover_what_they_say(groups, level):
+  # Two crops of each; what differs between photographs is theirs in common.
+  random, hits, trials = np.random.default_rng(groups), 0, 600
+  group = np.repeat(np.arange(groups), 2)
+  for trial in range(trials):
+    values = random.standard_normal(groups)[group][None]
+    drawn = bootstrap.widen(
+        bootstrap.resample_images(values, group, count=400, seed=trial),
+        values.mean(1), groups, level)
+    low, high = bootstrap.interval(drawn[:, 0], level)
+    hits += low < 0 < high
+  # Three draws of three have few distinct means: 4 points are lost there.
+  assert level - 0.07 < hits / trials < level + 0.05
+
+
+def test_one_photograph_has_no_spread_to_be_stretched():
+  drawn = bootstrap.resample_images(np.ones((1, 5)), np.zeros(5), count=10)
+  assert (bootstrap.widen(drawn, np.ones(1), 1, 0.9) == 1).all()

@@ -152,3 +152,47 @@ def test_smallest_effect_is_detected_as_often_as_the_claim_asks():
   assert 0.75 < detected.mean() < 0.85
   assert fits.smallest_effect(claim, rows * 4) < effect / 1.9
   assert fits.smallest_effect(claim, rows[:2]) is None
+
+
+@pytest.mark.parametrize('rule', ['no_slope', 'straight', 'equal_slopes'])
+def test_a_true_zero_is_shown_within_the_printed_effect_as_often_as_asked(rule):
+  x = dict(x=['tokens', 'channels']) if rule == 'equal_slopes' else {}
+  claim, = claims.parse([LAW | dict(rule=rule) | x])
+  rows = [dict(configuration=f'{n} {c}', tokens=n, channels=c,
+               code_floats=n * c)
+          for n in (16, 64) for c in (2, 4, 8, 16) for _ in range(2)]
+  margin = fits.smallest_effect(claim, rows)
+  logs = {k: np.log2([row[k] for row in rows]) for k in rows[0] if k in (
+      'tokens', 'channels', 'code_floats')}
+  e = logs['code_floats'] - logs['code_floats'].mean()
+  columns, contrast = {
+      'no_slope': ([e], [0, 1]), 'straight': ([e, e**2], [0, 0, 1]),
+      'equal_slopes': ([logs['tokens'], logs['channels']], [0, 1, -1])}[rule]
+  columns = np.stack([np.ones(len(rows)), *columns], 1)
+  y_4000xU = 0.06 * np.random.default_rng(1).standard_normal((4000, len(rows)))
+  found = np.linalg.lstsq(columns, y_4000xU.T, rcond=None)[0].T @ contrast
+  cells = y_4000xU.reshape(4000, 8, 2)
+  sd = np.sqrt(((cells - cells.mean(2, keepdims=True))**2).sum((1, 2)) / 8)
+  error = sd * np.sqrt(contrast @ np.linalg.inv(columns.T @ columns) @ contrast)
+  shown = np.abs(found) + stats.t.ppf(0.95, 8) * error < margin
+  assert 0.76 < shown.mean() < 0.84
+
+
+@pytest.mark.parametrize('y', ['psnr', 'log2_mse'])
+def test_few_photographs_stretch_replicates_as_students_t_has_it(y):
+  psnr = 20 + np.random.default_rng(0).standard_normal((3, 8))
+  rows = [dict(unit=str(i), role='law', configuration=str(i))
+          for i in range(3)]
+  group = np.arange(8) % 4
+  arrays = [dict(psnr=p, mse=10**(-p / 10), group=group) for p in psnr]
+  narrow, wide = (fits.responses(rows, arrays, y, level=level, count=300)
+                  for level in (0.9, 0.98))
+  column = 'mse' if y == 'log2_mse' else y
+  plain = bootstrap.resample_images(
+      np.stack([each[column] for each in arrays]), group, count=300)
+  plain = np.log2(plain) if y == 'log2_mse' else plain
+  for found, level in ((narrow, 0.9), (wide, 0.98)):
+    t, z = stats.t(3).ppf((1 + level) / 2), stats.norm.ppf((1 + level) / 2)
+    np.testing.assert_allclose(
+        found.y_RxU - found.y_U,
+        (4 / 3)**0.5 * t / z * (plain - found.y_U), atol=1e-12)

@@ -90,8 +90,11 @@ def test_numbers_agree_between_page_json_csv_and_files(finished):
   path, text = finished
   summary = json.loads((path / 'report/report.json').read_text())
   stored = json.loads((path / 'sweep.json').read_text())['claims']
-  assert summary['rules'] == claims.fingerprint(claims.parse(stored))
-  assert summary['rules'] in text
+  assert summary['rules'] == dict(
+      claims=claims.fingerprint(claims.parse(stored)), code=claims.rules(),
+      code_at_launch=None)
+  assert summary['rules']['claims'] in text and claims.rules() in text
+  assert 'at launch: <code>not recorded</code>' in text
   assert summary['grade'] == 'finding'
   first = summary['claims'][0]
   assert first['verdict'] == 'holds' and first['reason'] in text
@@ -114,16 +117,60 @@ def test_two_reports_of_one_sweep_are_the_same_bytes(finished):
 
 def test_embedded_photographs_cap_the_report(tmp_path):
   text = write(tmp_path, synthetic.grid(law, longer=law, rates=(0.5, 2)),
-               source='photographs', groups=4, pictures=None)
-  assert 'demonstration: holds' in text
-  assert '4 independent images' in text
+               source='photographs', groups=8, pictures=None)
+  assert '<span class="word">demonstration</span>' in text
+  assert 'By its rules alone: holds. The 90% interval' in text
+  assert '8 independent images' in text
   summary = json.loads((tmp_path / 'report/report.json').read_text())
   assert summary['grade'] == 'demonstration'
-  assert [claim['verdict'] for claim in summary['claims']] == [
-      'demonstration: holds'] * 2
+  assert [(claim['verdict'], claim['outcome']) for claim in summary[
+      'claims']] == [('demonstration', 'holds')] * 2
   drawn = figures.claims(analysis.analyse(tmp_path, count=200))
   assert [axes.get_title('left') for axes in drawn.axes] == [
-      'law: demonstration: holds', 'equal: demonstration: holds']
+      'law: demonstration', 'equal: demonstration']
+
+
+def test_two_photographs_are_drawn_and_estimated_all_the_same(tmp_path):
+  text = write(tmp_path, synthetic.grid(law, longer=law, rates=(0.5, 2)),
+               source='photographs', groups=2, pictures=None)
+  assert 'By its rules alone: not testable here.' in text
+  summary = json.loads((tmp_path / 'report/report.json').read_text())
+  assert summary['claims'][0]['estimate'] == pytest.approx(2, abs=0.1)
+  low, high = summary['claims'][0]['interval']
+  assert low < 2 < high
+  names = {file.name for file in (tmp_path / 'report').glob('*.png')}
+  assert {'claims.png', 'psnr_code_floats.png'} <= names
+
+
+@pytest.mark.parametrize('launched, said', [
+    (None, False), ('same', False), ('0' * 64, True)])
+def test_verdicts_by_other_code_than_at_launch_are_said_to_be(
+    tmp_path, launched, said):
+  synthetic.write(tmp_path, synthetic.grid(law)[:4], [synthetic.LAW])
+  path = tmp_path / 'sweep.json'
+  info = json.loads(path.read_text()) | dict(
+      claims=claims.recorded([synthetic.LAW]))
+  if launched:
+    info['rules'] = claims.rules() if launched == 'same' else launched
+  path.write_text(json.dumps(info))
+  text = report.write(tmp_path, claims=[synthetic.LAW], count=50).read_text()
+  assert ('by other code than that of the launch' in text) == said
+  assert ('not recorded' in text) == (launched is None)
+  assert 'are no longer those' not in text
+  text = report.write(tmp_path, claims=[synthetic.LAW | dict(margin=2)],
+                      count=50).read_text()
+  assert 'are no longer those' in text
+
+
+def test_what_no_unit_was_there_to_show_is_listed_and_nothing_else(
+    tmp_path, finished):
+  def lines(text):
+    return re.findall('<li>not made: ([^:<]*)', text)
+  assert lines(finished[1]) == ['a constant price for each nat', 'a forecast']
+  assert lines(write(tmp_path, synthetic.grid(law, seeds=1),
+                     pictures=None)) == [
+      'convergence', 'learning rate for each size', 'error between seeds',
+      'a constant price for each nat', 'a forecast']
 
 
 def test_a_unit_that_is_not_finite_is_listed_and_the_rest_reported(tmp_path):
@@ -189,6 +236,32 @@ def test_a_sweep_without_price_nulls_or_images_is_reported(tmp_path):
   text = report.write(tmp_path, count=200).read_text()
   assert 'have no PCA' in text
   assert 'units took' in text and 'They were priced for' not in text
+
+
+def test_null_models_are_levels_over_the_size_of_a_tower(tmp_path):
+  units = [synthetic.unit(f'd{depth}', f'd{depth}', f'P-Pd{depth}/8', psnr=25)
+           for depth in (1, 2, 4)]
+  flat = dict(name='flat', rule='no_slope', x='decoder_parameters',
+              margin=0.05, text='No effect.')
+  synthetic.write(tmp_path, units, [flat], pca=lambda tokens, channels: {
+      16: 24, 3: 22, 192: 21}.get(channels, 9))
+  for y in ('psnr', 'log2_mse'):
+    main = figures.law(analysis.analyse(tmp_path, count=50),
+                       'decoder_parameters', y).axes[0]
+    levels = {line.get_label(): line.get_ydata()[0] for line in main.lines
+              if 'floats' in line.get_label()}
+    # Of 256 floats; the mean colour has 3 a patch, 192 fit into 256.
+    assert set(levels) == {'patch PCA, 256 floats', 'mean colour, 48 floats',
+                           'down- and up-sampled, 192 floats'}
+    if y == 'psnr':
+      np.testing.assert_allclose(sorted(levels.values()), [19, 19, 24],
+                                 atol=1e-6)
+    else:
+      assert main.get_ylabel() == 'MSE of pixels in [0, 1]'
+
+
+def test_the_caption_says_what_the_band_leaves_out(finished):
+  assert 'lack of fit is not in it' in finished[1]
 
 
 def test_a_sweep_over_tower_sizes_is_drawn_beside_the_papers(tmp_path):

@@ -122,10 +122,11 @@ def test_other_images_are_not_compared(workdir):
 
 
 @pytest.mark.parametrize('name', ['sweep.json', 'p8c2-s0/DONE',
-                                  'p8c2-s0/evaluation/400.npz'])
+                                  'p8c2-s0/evaluation/400.npz',
+                                  'p8c2-s0/evaluation/protocol.json'])
 def test_a_damaged_file_is_named(workdir, name):
   path = workdir / name
-  path.write_bytes(path.read_bytes()[:40])
+  path.write_bytes(path.read_bytes()[:15])
   with pytest.raises(errors.InputError, match=path.name):
     runs.load_runs(workdir)
 
@@ -134,3 +135,41 @@ def test_an_unknown_column_is_refused_with_the_nearest(workdir):
   rows = table.rows(runs.load_runs(workdir))
   with pytest.raises(errors.InputError, match='choice: code_floats'):
     table.values(rows, 'code_float')
+
+
+@pytest.mark.parametrize('name, content, reason', [
+    ('sweep.json', {'experiment': 'a', 'preset': 'cpu'}, "no 'units'"),
+    ('sweep.json', {'units': []}, "no 'experiment'"),
+    ('sweep.json', {'experiment': 'a', 'preset': 'cpu', 'units': [{}]},
+     "has a 'name'"),
+    ('sweep.json', [1], 'no object'),
+    ('p8c2-s0/DONE', {'metrics': {}}, "no 'step'"),
+    ('p8c2-s0/evaluation/protocol.json', ['abc'], 'no object'),
+    ('p8c2-s0/evaluation/protocol.json', {'source': 'a'}, "no 'id'")])
+def test_a_file_that_holds_something_else_is_named_with_the_reason(
+    workdir, name, content, reason):
+  (workdir / name).write_text(json.dumps(content))
+  with pytest.raises(errors.InputError) as caught:
+    runs.load_runs(workdir)
+  assert caught.value.key == str(workdir / name)
+  assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize('column', ['index', 'group', 'psnr', 'mse'])
+def test_an_evaluation_without_a_column_is_named(workdir, column):
+  path = workdir / 'p8c2-s0/evaluation/400.npz'
+  arrays = dict(np.load(path))
+  np.savez(path, **{key: value for key, value in arrays.items()
+                    if key != column})
+  with pytest.raises(errors.InputError) as caught:
+    runs.load_runs(workdir)
+  assert caught.value.key == str(path)
+  assert f"no '{column}'" in caught.value.reason
+
+
+def test_null_models_without_an_index_are_refused(workdir):
+  arrays = dict(np.load(workdir / 'nulls.npz'))
+  del arrays['index']
+  np.savez(workdir / 'nulls.npz', **arrays)
+  with pytest.raises(errors.InputError, match='nulls.npz'):
+    runs.load_runs(workdir)

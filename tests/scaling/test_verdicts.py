@@ -1,11 +1,12 @@
 """Synthetic sweeps come to each of the four verdicts, for the right reason."""
 
+import json
 import math
 
 import pytest
 
 from tests.scaling import synthetic
-from vitok.scaling import analysis
+from vitok.scaling import analysis, fits
 
 LAW = synthetic.LAW
 EQUAL = dict(name='equal', rule='equal_slopes', x=['tokens', 'channels'],
@@ -50,6 +51,12 @@ def towers(slope, *, sd=0.01, seeds=3, sizes=(1, 2, 4, 8), longer=True):
                 for m in (0.5, 2)]
       units += [make('3x', role='longer', steps=1200, psnr=psnr)] * longer
   return units
+
+
+def fail(workdir, name, error='NonFiniteError: loss'):
+  """Makes a finished unit one that failed on the way."""
+  (workdir / name / 'DONE').unlink()
+  (workdir / name / 'FAILED').write_text(json.dumps(dict(error=error)))
 
 
 @pytest.mark.parametrize('law, claim, word', [
@@ -114,6 +121,14 @@ def test_one_independent_image_is_limited_by_data(tmp_path):
   assert 'data' in verdict.reason
 
 
+def test_two_photographs_decide_nothing_and_eight_do(tmp_path):
+  verdict = judge(tmp_path / '2', sweep(line()), groups=2)
+  assert verdict.word == 'not testable here'
+  assert '2 independent images, 8 needed' in verdict.reason
+  assert verdict.low < 2 < verdict.high  # Shown all the same.
+  assert judge(tmp_path / '8', sweep(line()), groups=8).word == 'holds'
+
+
 def test_a_slope_that_still_moves_is_undecided(tmp_path):
   verdict = judge(tmp_path, sweep(line(1.5), longer=line(2.5)))
   assert verdict.word == 'undecided'
@@ -170,7 +185,31 @@ def test_a_check_that_was_not_made_is_not_met(tmp_path, change, unmet):
   else:
     verdict = judge(tmp_path, sweep(line(), **change))
   assert verdict.word == 'undecided'
-  assert [c.name for c in verdict.checks if not c.met] == [unmet]
+  assert [c.name for c in verdict.checks
+          if not c.met and c.name in verdict.claim.requires] == [unmet]
+
+
+@pytest.mark.parametrize('gain, met, claim', [
+    (0.05, True, LAW), (0.08, False, LAW),
+    (0.08, True, LAW | dict(rates=dict(tie=0.1))),
+    # Of log2 MSE the smaller is the better; .06 dB are .02 of it.
+    (0.05, True, LAW | dict(y='log2_mse')),
+    (0.08, False, LAW | dict(y='log2_mse')),
+    (-1, True, LAW | dict(y='log2_mse')),
+    # A dB is .13 of the synthetic SSIM at the small end.
+    (0.01, True, LAW | dict(y='ssim')), (0.6, False, LAW | dict(y='ssim'))])
+def test_an_edge_of_the_rates_wins_only_by_more_than_a_tie(
+    tmp_path, gain, met, claim):
+  units = sweep(line(), sd=0)
+  law = {row['configuration']: row['psnr'] for row in units
+         if row['role'] == 'law'}
+  for row in units:
+    if row['name'].endswith('-lr0.5'):
+      row['psnr'] = law[row['configuration']] + gain
+  check, = (c for c in judge(tmp_path, units, claim).checks
+            if c.name == 'rates')
+  assert check.met == met
+  assert ('at the edge' in check.detail) != met
 
 
 def test_a_claim_may_do_without_a_check_and_the_report_still_lists_it(
@@ -195,3 +234,90 @@ def test_where_restricts_a_claim_to_some_units(tmp_path):
   verdict = judge(tmp_path, sweep(law), LAW | dict(where={'patch': 8}))
   assert verdict.used == 10
   assert verdict.estimate == pytest.approx(2.0, abs=0.05)
+
+
+def test_a_rate_that_diverged_is_the_worst_and_blocks_nothing(tmp_path):
+  synthetic.write(tmp_path, sweep(line()), [LAW, LAW | dict(
+      name='error', y='log2_mse', margin=-1)])
+  fail(tmp_path, 'p8c2-lr2')
+  for verdict in analysis.analyse(tmp_path, count=100).verdicts:
+    check = {check.name: check for check in verdict.checks}
+    assert check['complete'].met and check['rates'].met
+    assert 'p8c2-lr2 (NonFiniteError: loss)' in check['complete'].detail
+  fail(tmp_path, 'p8c2-lr0.5')  # Both: the law's own is inside, and the best.
+  verdict, _ = analysis.analyse(tmp_path, count=100).verdicts
+  assert verdict.word == 'holds', verdict.reason
+
+
+def test_a_rate_whose_evaluation_is_not_finite_is_the_worst(tmp_path):
+  units = sweep(line())
+  for row in units:
+    if row['name'] == 'p8c2-lr2':
+      row['psnr'] = math.nan
+  assert judge(tmp_path, units).word == 'holds'
+
+
+def test_a_law_unit_that_failed_is_said_to_have_failed(tmp_path):
+  synthetic.write(tmp_path, sweep(line()), [LAW])
+  fail(tmp_path, 'p8c4-s0')
+  verdict, = analysis.analyse(tmp_path, count=100).verdicts
+  assert verdict.word == 'undecided'
+  assert verdict.reason.startswith('Units failed: ')
+  assert 'failed: p8c4-s0 (NonFiniteError: loss)' in verdict.reason
+  assert 'not finished' not in verdict.reason
+
+
+def test_a_unit_that_never_started_counts_as_missing_by_its_factors(tmp_path):
+  units = [row | {'half': 'a' if row['configuration'].startswith('p8')
+                  else 'b'} for row in sweep(line())]
+  units[-1]['state'] = 'missing'  # Of patch 4, which only its config says.
+  words = {value: judge(tmp_path / str(value), units, LAW | dict(
+      where={column: value})).word
+           for column, value in (('half', 'a'), ('half', 'b'), ('patch', 8))}
+  assert words == {'a': 'holds', 'b': 'undecided', 8: 'undecided'}
+
+
+def test_a_column_that_no_unit_has_selects_none(tmp_path):
+  verdict = judge(tmp_path, sweep(line()), LAW | dict(where={'pach': 8}))
+  assert verdict.used == 0 and verdict.word == 'undecided'
+
+
+def test_each_of_several_errors_is_stretched_for_its_own_level(
+    tmp_path, monkeypatch):
+  levels, responses = [], fits.responses
+  monkeypatch.setattr(fits, 'responses', lambda *args, level, **more: (
+      levels.append(level), responses(*args, level=level, **more))[1])
+  judge(tmp_path, sweep(line()), PREDICTS | dict(level=0.8))
+  # Three responses of the report, the claim's level, one of five errors'.
+  assert levels == pytest.approx([0.9, 0.9, 0.9, 0.8, 1 - 0.2 / 5])
+
+
+def test_towers_narrower_than_a_patch_are_a_second_bottleneck(tmp_path):
+  units = sweep(line())
+  for row in units:
+    if row['configuration'] == 'p8c2':
+      row['model'] = 'F-F/1x8x2'  # 96 wide for 192 numbers.
+  verdict = judge(tmp_path / 'a', units)
+  assert verdict.word == 'undecided'
+  assert 'Not met: width' in verdict.reason and 'p8c2-s1' in verdict.reason
+  arm = synthetic.unit('wide', 'p8c2', 'P-N/1x8x2', psnr=14, role='arm',
+                       arm='wide')
+  assert judge(tmp_path / 'b', [*units, arm]).word == 'holds'
+
+
+def test_a_claim_may_ask_for_a_constant_price_of_a_nat(tmp_path):
+  priced = LAW | dict(requires=['complete', 'price'])
+  verdict = judge(tmp_path / 'a', sweep(line()), priced)
+  assert verdict.word == 'undecided' and 'nat' in verdict.reason
+  assert judge(tmp_path / 'b', towers(0.1), dict(
+      FLAT, rule='slope_above', requires=['price'])).word == 'holds'
+  rows = analysis.analyse(tmp_path / 'a', count=10).rows
+  assert {row['width'] for row in rows} == {192}
+  assert {row['patch_floats'] for row in rows} == {192, 48}
+
+
+def test_a_verdict_says_which_check_it_lacks(tmp_path):
+  verdict = judge(tmp_path / 'a', sweep(line()))
+  assert verdict.word == 'holds' and verdict.caveat == ', without price'
+  units = sweep(line(), rates=())
+  assert judge(tmp_path / 'b', units).caveat == ''  # Undecided.

@@ -1,12 +1,13 @@
 from vitok import sweeps
 
-POINTS = [sweeps.Point('a', {'model.name': 'A-A/8'}, 2.3e-3),
-          sweeps.Point('b', {'model.name': 'A-A/1x8x4'}, 1e-3)]
+POINTS = [
+    sweeps.Point('a', {'model.name': 'A-A/8', 'total_steps': 10}, 2.3e-3),
+    sweeps.Point('b', {'model.name': 'A-A/1x8x4', 'total_steps': 20}, 1e-3)]
 
 
 def expand(**options):
   return {unit.name: unit for unit in
-          sweeps.expand(POINTS, steps=10, **options)}
+          sweeps.expand(POINTS, **options)}
 
 
 def test_every_point_has_a_law_unit_and_its_seeds():
@@ -44,11 +45,3 @@ def test_units_of_one_configuration_stand_side_by_side():
       seeds=2, longer='ab', tuned='ab', multiples=(0.5,),
       arms={'x': ({}, 'ab')}).values()]
   assert configurations == sorted(configurations)
-
-
-def test_common_makes_dotted_overrides_and_absolute_rates():
-  overrides = sweeps.common(dict(
-      data=dict(resolution=32), evaluation=dict(count=5),
-      logging=dict(every=7), batch_size=4, dtype='float32'))
-  assert overrides['data.resolution'] == 32
-  assert overrides['optimizer.reference_batch'] == 0

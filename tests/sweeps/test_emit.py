@@ -1,105 +1,17 @@
-"""Scripts are checked by shellcheck and run against stubs on PATH.
+"""Scripts are checked by shellcheck and run against stubs (conftest.py)."""
 
-A stub python stands for `vitok.sweep run`: a unit's first start leaves nothing
-and exits with 0, as a preempted one does; the second one writes DONE.
-`status` is the real one.
-"""
-
-import os
 import pathlib
 import signal
 import subprocess
 import sys
-import tarfile
 import textwrap
 import time
 
 import pytest
 
+from tests.sweeps.conftest import NAMES, ROOT, TINY, stub
 from vitok import errors, sweeps
 from vitok.sweeps import emit as emit_lib
-
-TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
-NAMES = ['p8c4-seed0', 'p8c4-seed1', 'p8c8-seed0']
-ROOT = pathlib.Path(emit_lib.__file__).parents[2]
-
-PYTHON = f'''
-[[ $1 == -m && $2 == vitok.sweep ]]
-if [[ $3 == status ]]; then
-  echo status >>"$STATUS"
-  if [[ -n ${{BROKEN:-}} && $(wc -l <"$STATUS") == 2 ]]; then exit 1; fi
-  exec {sys.executable} "${{@/gs:\\/\\/b/$WORK}}"
-fi
-echo "python ${{*:3}}" >>"$LOG"
-names=({' '.join(NAMES)})
-run=()
-case " $* " in
-  *--finish*) mkdir -p "$WORK/report"; exit ;;
-  *--index=*) index="${{*: -1}}"; [[ $index == --index=* ]] ||
-    index="${{*: -2:1}}"; run=("${{index#--index=}}") ;;
-  *) run=(0 1 2) ;;
-esac
-for index in "${{run[@]}}"; do
-  folder=$WORK/${{names[$index]}}
-  mkdir -p "$folder"
-  if [[ $index == "${{FAILS:-}}" ]]; then
-    failures=$(grep -o '[0-9]' "$folder/FAILED" || echo 0)
-    printf '{{"error": "diverged", "failures": %d}}' "$((failures + 1))" \\
-      >"$folder/FAILED"
-    continue
-  fi
-  if [[ -e $folder/started ]]; then echo '{{}}' >"$folder/DONE"; fi
-  touch "$folder/started"
-done
-'''
-
-
-def stub(folder, name, body):
-  path = folder / name
-  path.write_text('#!/usr/bin/env bash\nset -euo pipefail\n' + body)
-  path.chmod(0o755)
-  return path
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-  """A small checkout, stubs, a workdir, a log and the environment to run in."""
-  checkout = tmp_path / 'checkout'
-  for name in ('.git/HEAD', '.venv/x', 'data/x', 'runs/x', 'lib/data/x.py'):
-    (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-    (checkout / name).write_text('')
-  (checkout / 'tiny.py').write_text(pathlib.Path(TINY).read_text())
-  (checkout / 'configs').symlink_to(ROOT / 'configs')
-  monkeypatch.chdir(checkout)
-  bin_, work, log = tmp_path / 'bin', tmp_path / 'work', tmp_path / 'log'
-  bin_.mkdir()
-  log.touch()
-  stub(bin_, 'python3', PYTHON)
-  environment = os.environ | {
-      'PATH': f'{bin_}:{os.environ["PATH"]}', 'PYTHON': str(bin_ / 'python3'),
-      'PYTHONPATH': str(ROOT), 'WORK': str(work), 'LOG': str(log),
-      'BIN': str(bin_), 'PAUSE': '0', 'STATUS': str(tmp_path / 'status')}
-
-  class World:
-    pass
-  World.bin, World.work, World.log = bin_, work, log
-  World.environment = environment
-
-  def script(to, **options):
-    path = tmp_path / f'{to}.sh'
-    workdir = 'gs://b' if to in ('tpu', 'xpk') else str(work)
-    path.write_text(emit_lib.emit(sweeps.load('tiny.py'), workdir, to,
-                                  **options))
-    return path
-
-  def run(path, *arguments, expect=0, **more):
-    done = subprocess.run(
-        ['bash', str(path), *arguments], env=environment | more,
-        capture_output=True, text=True, timeout=120)
-    assert done.returncode == expect, done.stdout + done.stderr
-    return log.read_text().splitlines()
-  World.script, World.run = staticmethod(script), staticmethod(run)
-  return World
 
 
 @pytest.mark.parametrize('to', emit_lib.TARGETS)
@@ -120,6 +32,23 @@ def test_local_starts_again_until_all_are_done(world):
   log = world.run(world.script('local', jobs=2))
   assert len(log) == 2 and log[0].endswith('--jobs=2')
   assert all((world.work / name / 'DONE').exists() for name in NAMES)
+
+
+@pytest.mark.parametrize('to', ['local', 'slurm'])
+def test_what_is_refused_is_not_tried_again(world, to):
+  more = dict(SLURM_ARRAY_TASK_ID='0') if to == 'slurm' else {}
+  stub(world.bin, 'srun', 'exec "${@:2}"\n')
+  arguments = ['unit'] if to == 'slurm' else []
+  log = world.run(world.script(to), *arguments, expect=2, REFUSES='1', **more)
+  assert len(log) == 1
+
+
+def test_sources_in_the_present_folder_are_refused_for_other_machines():
+  overrides = {'data.sources': 'folder:data/photos'}
+  with pytest.raises(errors.InputError, match='folder:/where'):
+    emit_lib.emit(sweeps.load(TINY, overrides), 'gs://b', 'tpu')
+  emit_lib.emit(sweeps.load(TINY, {'data.sources': 'folder:/mnt'}), 'gs://b',
+                'xpk')
 
 
 @pytest.mark.parametrize('to, workdir, message', [
@@ -266,115 +195,6 @@ def test_several_nodes_of_slurm_train_one_unit_together(slurm):
   units = [line for line in log
            if line.startswith('python') and '--index' in line]
   assert units and all(line.endswith('--distributed') for line in units)
-
-
-@pytest.fixture
-def tpu(world):
-  """A stub gcloud whose pod has two workers and is preempted once."""
-  stub(world.bin, 'gcloud', '''
-      [[ "$1 $2 $3" == "compute tpus tpu-vm" ]]
-      verb=$4
-      echo "$verb ${*:5}" >>"$LOG"
-      case $verb in
-        describe) [[ -e $BIN/pod ]] && cat "$BIN/pod" ;;
-        create) echo READY >"$BIN/pod" ;;
-        delete) rm -rf "$BIN/pod" "$BIN/vitok" ;;
-        scp) cp "$6" "$BIN/archive" ;;
-        ssh)
-          command="${*: -1}"
-          command=${command#--command=}
-          case $command in
-            *'tar -xzf'*)
-              mkdir -p "$BIN/vitok/.venv/bin"
-              if [[ -e $BIN/offline ]]; then rm "$BIN/offline"; exit 1; fi
-              cp "$BIN/python3" "$BIN/vitok/.venv/bin/python" ;;
-            *vitok.sweep*)
-              if [[ -n ${HANGS:-} ]]; then exec sleep 60; fi
-              [[ " $* " == *" --worker=all "* || $command == *--finish* ]]
-              if [[ ! -e $BIN/preempted ]]; then
-                touch "$BIN/preempted"
-                echo PREEMPTED >"$BIN/pod"
-                exit 255
-              fi
-              cd "$BIN" && bash -c "$command" ;;
-          esac ;;
-      esac
-      ''')
-  world.environment.update(ZONE='z', ACCELERATOR_TYPE='v5litepod-16')
-  return world
-
-
-def test_tpu_pod_is_made_again_after_a_preemption_and_deleted(tpu):
-  log = tpu.run(tpu.script('tpu'), CREATE_OPTIONS='--spot')
-  creations = [line for line in log if line.startswith('create')]
-  assert len(creations) == 2 and creations[0].endswith('--spot')
-  assert log[-1].startswith('delete') and not (tpu.bin / 'pod').exists()
-  runs = [line for line in log if line.startswith('python run')]
-  assert all('--distributed' in line for line in runs if '--index' in line)
-  assert runs[-1].endswith('--finish') and (tpu.work / 'report').exists()
-  assert all((tpu.work / name / 'DONE').exists() for name in NAMES)
-
-
-def test_tpu_ends_with_4_if_a_unit_fails_each_time_and_deletes_the_pod(tpu):
-  log = tpu.run(tpu.script('tpu'), expect=4, FAILS='1')
-  assert log[-1].startswith('delete')
-  assert sum('--index=1 ' in line for line in log
-             if line.startswith('python')) == 3
-
-
-def test_tpu_gives_a_unit_up_after_its_attempts_and_runs_the_next(tpu):
-  log = tpu.run(tpu.script('tpu', attempts=1), expect=1)
-  runs = [line for line in log if line.startswith('python run')]
-  assert ['--index=1' in line for line in runs] == [True, False, False]
-  assert '--index=2' in runs[1] and log[-1].startswith('delete')
-
-
-def test_tpu_repeats_an_installation_that_failed(tpu):
-  (tpu.bin / 'offline').touch()
-  (tpu.bin / 'preempted').touch()
-  log = tpu.run(tpu.script('tpu'))
-  assert sum(line.startswith('create') for line in log) == 1
-  installs = [line for line in log if 'tar -xzf' in line]
-  assert len(installs) == 2
-
-
-def test_tpu_installs_on_a_pod_that_it_finds_ready(tpu):
-  (tpu.bin / 'pod').write_text('READY\n')
-  (tpu.bin / 'preempted').touch()
-  log = tpu.run(tpu.script('tpu'))
-  assert not any(line.startswith('create') for line in log)
-  assert sum('tar -xzf' in line for line in log) == 1
-
-
-def test_tpu_workers_get_a_python_that_vitok_runs_on(tpu):
-  text = tpu.script('tpu').read_text()
-  assert 'REMOTE_PYTHON:-3.11' in text and 'uv venv' in text
-  assert 'python3 -m' not in text
-
-
-def test_tpu_workers_get_the_commit_but_no_data_or_environment(tpu):
-  tpu.run(tpu.script('tpu'))
-  with tarfile.open(tpu.bin / 'archive') as archive:
-    names = set(archive.getnames())
-  assert {'./.git/HEAD', './lib/data/x.py', './tiny.py'} <= names
-  assert not names & {'./.venv', './data', './runs'}
-
-
-def test_tpu_pod_is_deleted_at_once_on_sigterm(tpu):
-  process = subprocess.Popen(['bash', str(tpu.script('tpu'))],
-                             env=tpu.environment | {'HANGS': '1'})
-  deadline = time.monotonic() + 60
-  while '--distributed' not in tpu.log.read_text():
-    assert time.monotonic() < deadline
-    time.sleep(0.05)
-  process.send_signal(signal.SIGTERM)
-  assert process.wait(20) == 143
-  assert tpu.log.read_text().splitlines()[-1].startswith('delete')
-  assert not (tpu.bin / 'pod').exists()
-
-
-def test_tpu_asks_for_what_it_cannot_know(world):
-  world.run(world.script('tpu'), expect=1)
 
 
 @pytest.fixture

@@ -72,6 +72,8 @@ def test_sweep_json_holds_units_claims_and_overrides(tmp_path):
   assert held['units'][1]['factors'] == {
       'configuration': 'p8c4', 'role': 'law'}
   assert held['claims'][0]['margin'] == 1.0
+  assert held['claims'][0]['level'] == 0.9  # Defaults, too.
+  assert len(held['rules']) == 64
   assert held['about'].startswith('An experiment of small')
 
 
@@ -89,6 +91,41 @@ def test_a_changed_unit_is_refused_by_its_name(tmp_path):
   (tmp_path / 'sweep.json').write_text(json.dumps(record))
   with pytest.raises(errors.InputError, match='p8c8-seed0'):
     sweeps.record(sweeps.load(TINY), tmp_path)
+
+
+def test_a_changed_base_config_is_refused_by_its_field(tmp_path):
+  record = sweeps.load(TINY).record()
+  record['base']['loss']['kl_weight'] = 0.5
+  (tmp_path / 'sweep.json').write_text(json.dumps(record))
+  with pytest.raises(errors.InputError, match='kl_weight=0.5, now 0.001'):
+    sweeps.record(sweeps.load(TINY), tmp_path)
+  record['base']['loss']['kl_weight'] = 0.001
+  record['base']['logging']['every'] = 7  # What may differ within a run.
+  (tmp_path / 'sweep.json').write_text(json.dumps(record))
+  sweeps.record(sweeps.load(TINY), tmp_path)
+
+
+def test_rules_are_not_recorded_after_results(tmp_path):
+  (tmp_path / 'p8c4-seed1').mkdir()
+  (tmp_path / 'p8c4-seed1/config.json').write_text('{}')
+  with pytest.raises(errors.InputError, match='p8c4-seed1 but no sweep.json'):
+    sweeps.record(sweeps.load(TINY), tmp_path)
+
+
+@pytest.mark.parametrize('field, near', [
+    ("hold_out='pach'", 'patch'), ("where={'pach': 8}", 'patch'),
+    ("margn=1.0", 'margin'), ("margin='1.0'", '1.0')])
+def test_a_claim_that_cannot_be_judged_is_refused_before_any_run(
+    tmp_path, field, near):
+  text = pathlib.Path(TINY).read_text()
+  rule = 'predicts' if 'hold_out' in field else 'slope_above'
+  start, end = text.index('CLAIMS ='), text.index('COMMON =')
+  margin = '' if 'marg' in field else 'margin=1.0, '
+  (tmp_path / 'x.py').write_text(text[:start] + (
+      f"CLAIMS = (dict(name='a', rule='{rule}', x='code_floats', {margin}"
+      f"{field}, text='A.'),)\n\n") + text[end:])
+  with pytest.raises(errors.InputError, match=near):
+    sweeps.load(f'{tmp_path}/x.py')
 
 
 def test_claims_stay_as_they_were_at_launch(tmp_path):

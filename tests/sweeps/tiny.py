@@ -22,7 +22,8 @@ COMMON = {
 
 
 def units(preset):
-  points = [sweeps.Point(f'p8c{c}', {'model.name': f'A-A/1x8x{c}', **COMMON},
-                         1e-3) for c in (4, 8)[:PRESETS[preset]['points']]]
-  yield from sweeps.expand(points, steps=PRESETS[preset]['steps'],
-                           seeds={'p8c4': 2})
+  numbers = PRESETS[preset]
+  points = [sweeps.Point(f'p8c{c}', {
+      'model.name': f'A-A/1x8x{c}', 'total_steps': numbers['steps'], **COMMON},
+      1e-3) for c in (4, 8)[:numbers['points']]]
+  yield from sweeps.expand(points, seeds={'p8c4': 2})

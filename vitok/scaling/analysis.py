@@ -115,7 +115,8 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
   defined = [y for y in RESPONSES if all(
       row[y] is not None for row in rows if row['state'] == 'done')]
   data = {y: of(y) for y in defined}
-  judged = tuple(_judge(claim, sweep, rows, data, of) for claim in sweep.claims)
+  judged = tuple(_judge(claim, sweep, rows, data, of)
+                 for claim in sweep.claims)
   names = dict.fromkeys(
       claim.x[0] if len(claim.x) == 1 else 'code_floats'
       for claim in sweep.claims)
@@ -130,9 +131,9 @@ def _judge(claim, sweep, rows, data, of):
     raise errors.InputError(f'claim {claim.name}.y', claim.y,
                             'is not defined for every unit of this sweep',
                             'psnr')
-  shared = claim.level == LEVEL
   return verdicts.judge(
-      claim, rows, data[claim.y] if shared else of(claim.y, claim.level),
+      claim, rows, lambda level: (data[claim.y] if level == LEVEL
+                                  else of(claim.y, level)),
       demonstration=sweep.demonstration)
 
 
@@ -168,9 +169,11 @@ def _pairs(sweep, data, images):
     null = nulls.get((row['tubelet'], row['patch'], row['channels']))
     if null is None:
       continue
-    null_N = null['psnr_per_image']
-    null_R = bootstrap.resample_images(
-        null_N[None], images[row['unit']]['group'], count=len(data.y_RxU))[:, 0]
+    null_N, group_N = null['psnr_per_image'], images[row['unit']]['group']
+    null_R = bootstrap.widen(
+        bootstrap.resample_images(null_N[None], group_N,
+                                  count=len(data.y_RxU))[:, 0],
+        null_N.mean(), len(np.unique(group_N)), LEVEL)
     yield _pair('null', label, 'its PCA', group, per_image(group), null_N,
                 null_R)
   by_size = {}

@@ -5,12 +5,13 @@ whether they meet a condition. A check that was not made is not met.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from vitok import errors
-from vitok.scaling import fits
+from vitok.scaling import fits, table
 from vitok.scaling.claims import Claim
 
 
@@ -25,11 +26,20 @@ class Check:
 def about(claim: Claim, rows: Sequence[dict], *roles: str) -> list[dict]:
   """Rows of these roles that the claim is about.
 
-  A unit that never started has no value in most columns: it is taken to be
-  meant, so that it counts as missing.
+  Of a unit that never started the factors are known and the columns of the
+  table are not: it is taken to be meant, so that it counts as missing.
   """
+  def meant(row, key, value):
+    unknown = row['model'] is None and key in table.COLUMNS
+    return row.get(key) == value or (unknown and row.get(key) is None)
   return [row for row in rows if row['role'] in roles and all(
-      row.get(key) in (None, value) for key, value in claim.where.items())]
+      meant(row, key, value) for key, value in claim.where.items())]
+
+
+def diverged(row: dict) -> bool:
+  """Whether it is another learning rate that failed once it was training."""
+  return (row['role'] == 'rate' and row['state'] == 'failed'
+          and row['learning_rate'] is not None)
 
 
 def unflagged(data: fits.Data) -> fits.Data:
@@ -53,20 +63,34 @@ def run_all(claim: Claim, rows: Sequence[dict],
     data: finished units of every role that the claim is about.
   """
   used = unflagged(data)
-  return (complete(claim, rows), convergence(claim, data), rates(claim, data),
-          seeds(claim, used), null(claim, rows))
+  return (complete(claim, rows), convergence(claim, data),
+          rates(claim, rows, data), seeds(claim, used), null(claim, rows),
+          width(claim, rows), price(claim, rows))
 
 
 def complete(claim: Claim, rows: Sequence[dict]) -> Check:
-  """Every unit that the fit or a check needs has finished."""
+  """Every unit that the fit or a check needs has finished, or diverged."""
   units = about(claim, rows, 'law', 'longer', 'rate')
-  left = [row['unit'] + f' ({row["error"]})' * bool(row['error'])
-          for row in units if row['state'] != 'done']
-  detail = f'{len(units) - len(left)} of {len(units)} units are done'
-  if left:
-    more = f' and {len(left) - 3} more' if len(left) > 3 else ''
-    detail += f'; missing {", ".join(left[:3])}{more}'
-  return Check('complete', bool(units) and not left, detail)
+  done = sum(row['state'] == 'done' for row in units)
+  failed, missing = lacking(claim, rows)
+  detail = f'{done} of {len(units)} units are done'
+  lost = [row for row in units if diverged(row)]
+  for word, found in (('failed', failed), ('missing', missing),
+                      ('failed, and so the worst rate', lost)):
+    if found:
+      detail += f'; {word}: ' + ', '.join(
+          row['unit'] + f' ({row["error"]})' * bool(row['error'])
+          for row in found[:3])
+      detail += f' and {len(found) - 3} more' * (len(found) > 3)
+  return Check('complete', bool(units) and not failed + missing, detail)
+
+
+def lacking(claim: Claim, rows: Sequence[dict]) -> tuple[list, list]:
+  """Rows that the fit or a check needs: those that failed, and the others."""
+  left = [row for row in about(claim, rows, 'law', 'longer', 'rate')
+          if row['state'] != 'done' and not diverged(row)]
+  return ([row for row in left if row['state'] == 'failed'],
+          [row for row in left if row['state'] != 'failed'])
 
 
 def convergence(claim: Claim, data: fits.Data) -> Check:
@@ -102,16 +126,27 @@ def convergence(claim: Claim, data: fits.Data) -> Check:
       f'the same {len(y_U)} units: moved by {moved:.3f}, {allowed:.3f} allowed')
 
 
-def rates(claim: Claim, data: fits.Data) -> Check:
-  """At each size probed, the best learning rate is an interior one."""
-  needed, law = claim.rates['values'], data.where(role='law')
+def rates(claim: Claim, rows: Sequence[dict], data: fits.Data) -> Check:
+  """At each size probed, no edge of the rates tried is the best one.
+
+  An edge that beats the best interior rate by no more than `tie` is as good:
+  on a plateau, the best of three single runs is a matter of chance. A rate at
+  which training failed is the worst of all.
+  """
+  needed, tie = claim.rates['values'], claim.rates['tie']
+  law, sign = data.where(role='law'), -1 if claim.y == 'log2_mse' else 1
+  failed = [row for row in about(claim, rows, 'rate') if diverged(row)]
   tuned, edges = [], []
   for label in dict.fromkeys(law.configurations):
-    curve = rate_curve(data, label)
+    curve = {rate: sign * y for rate, y in rate_curve(data, label)}
+    steps = {row['steps'] for row in law.where(configuration=label).rows}
+    curve |= {row['learning_rate']: -math.inf for row in failed
+              if row['configuration'] == label and row['steps'] in steps}
     if len(curve) < needed:
       continue
-    best = max(range(len(curve)), key=lambda i: curve[i][1])
-    (tuned if 0 < best < len(curve) - 1 else edges).append(label)
+    first, *interior, last = (curve[rate] for rate in sorted(curve))
+    best = max(interior)
+    (tuned if max(first, last) - best <= tie else edges).append(label)
   if claim.rates['sizes'] == 'all':
     met = set(tuned) == set(law.configurations)
   else:
@@ -119,7 +154,7 @@ def rates(claim: Claim, data: fits.Data) -> Check:
         np.log2(x_of(claim, law.where(configuration=label).rows[0]))
         for label in tuned])
   detail = (f'{len(tuned)} configurations with {needed} rates or more have '
-            'their best one inside')
+            f'their best one inside, to {tie:g}')
   if edges:
     detail += f'; at the edge for {", ".join(edges)}'
   return Check('rates', met and not edges, detail)
@@ -159,9 +194,82 @@ def null(claim: Claim, rows: Sequence[dict]) -> Check:
   return Check('null', bool(units) and len(known) == len(units), detail)
 
 
+def width(claim: Claim, rows: Sequence[dict]) -> Check:
+  """No tower is narrower than a patch has numbers."""
+  detail = _narrow(_of_law(about(claim, rows, 'law')), rows)
+  return Check('width', not detail, detail or
+               'no tower is narrower than a patch has numbers')
+
+
+def price(claim: Claim, rows: Sequence[dict]) -> Check:
+  """A nat of the code costs the same for every size, or an arm has that."""
+  detail = _unpriced(_of_law(about(claim, rows, 'law')), rows)
+  return Check('price', not detail, detail or
+               'the price of a nat is not confounded with the size of the code')
+
+
+def _of_law(rows):
+  return [row for row in rows if row['role'] == 'law' and row['model']]
+
+
 def _covers(claim, law, logs):
   """Whether `logs` span the share `span` of the law's range of log2 x."""
   if len(set(logs)) < 2 or not law.rows:
     return False
   of_law = [np.log2(x_of(claim, row)) for row in law.rows]
   return bool(np.ptp(logs) >= claim.span * np.ptp(of_law) - 1e-9)
+
+
+def not_made(rows: Sequence[dict]) -> list[str]:
+  """What the method asks for and no unit of this sweep was there to show.
+
+  Whatever the claims require; a line each, from the units alone.
+  """
+  law = _of_law(rows)
+  done = [row for row in rows if row['state'] == 'done']
+  roles = {row['role'] for row in done}
+  lines = []
+  if 'longer' not in roles:
+    lines.append('convergence: no unit was trained longer')
+  if 'rate' not in roles:
+    lines.append('learning rate for each size: no other rate was tried')
+  if len({row['configuration'] for row in done if row['role'] == 'law'}) == (
+      sum(row['role'] == 'law' for row in done)):
+    lines.append('error between seeds: no configuration has a second seed')
+  if not any(row['pca_psnr'] is not None for row in done):
+    lines.append('null models: no unit has a patch PCA of its own')
+  lines += [f'{name}: {missing}' for name, missing in (
+      ('towers as wide as a patch has numbers', _narrow(law, rows)),
+      ('a constant price for each nat', _unpriced(law, rows))) if missing]
+  if not any(row['coded_bits'] for row in done):
+    lines.append('entropy-coded bits: measured for no unit')
+  if 'forecast' not in roles:
+    lines.append('a forecast: no larger run was predicted before it was made')
+  return lines
+
+
+def _narrow(law, rows):
+  """Which units have a second bottleneck in their embedding, or ''.
+
+  An arm of the same configuration whose towers are wide enough shows what that
+  costs.
+  """
+  wide = {row['configuration'] for row in rows if row['role'] == 'arm'
+          and row['state'] == 'done' and row['width'] >= row['patch_floats']}
+  narrow = [row['unit'] for row in law if row['width'] < row['patch_floats']
+            and row['configuration'] not in wide]
+  if not narrow:
+    return ''
+  return (f'{len(narrow)} of {len(law)} units of the law are narrower, so that '
+          f'patch size is confounded with that: {", ".join(narrow)}')
+
+
+def _unpriced(law, rows):
+  """Why the size of the code is confounded with the price of a nat, or ''."""
+  meant = [row for row in law if row['bottleneck'] == 'gaussian'
+           and row['kl_weight'] and row['kl_reduction'] == 'mean']
+  if len({row['code_floats'] for row in meant}) < 2 or any(
+      row['kl_reduction'] == 'sum' and row['state'] == 'done' for row in rows):
+    return ''
+  return ('the KL is a mean over the code, so that a nat is the cheaper the '
+          'larger the code, and no unit has the sum instead')

@@ -1,8 +1,9 @@
 """What an experiment claims, and the numbers by which it is judged.
 
-An experiment file holds `CLAIMS`, a tuple of plain dicts; `parse` checks them
-and `fingerprint` hashes them into the report, so that no verdict is edited by
-hand. Fields of a claim (those without a default must be given):
+An experiment file holds `CLAIMS`, a tuple of plain dicts. `parse` checks them,
+`recorded` writes every default out for `sweep.json`; the report prints the hash
+of both, `fingerprint`, and of the code that judges, `rules`, so that no verdict
+is edited by hand. Fields of a claim (those without a default must be given):
 
   name        an identifier, unique in the file: 'code_size_suffices'.
   text        the sentence that is judged, printed as it stands.
@@ -25,24 +26,29 @@ hand. Fields of a claim (those without a default must be given):
   level       coverage of the interval: 0.9.
   distinct    values of x needed: 4 if x is code_floats, tokens or channels
               (never fewer), otherwise 3.
-  groups      independent images needed: 2.
+  groups      independent images needed: 8. Intervals over fewer cover less
+              than they say as soon as images are not normally distributed (an
+              exponential spread: .86 of 90% at 8, .82 at 4, .78 at 3).
   flagged     largest share of units below their own PCA before the claim is
               not testable here: 0.5.
-  seed_sd     y's sd between seeds assumed before a run, by `smallest_effect`:
+  seed_sd     y's sd between seeds that `smallest_effect` assumes before a run:
               0.06; power: 0.8.
   convergence {'ratio': 3, 'relative': 0.15, 'absolute': 0 for 'slope_above',
               else half of `margin`}: through units that were also trained
               `ratio` times as long, what the rule compares with `margin` may
               move by max(relative * |its value|, absolute).
-  rates       {'values': 3, 'sizes': 'ends'}: learning rates tried, with the
-              best one interior, at sizes that cover `span` ('ends') or at every
-              configuration ('all').
+  rates       {'values': 3, 'sizes': 'ends', 'tie': TIES[y]}: learning rates
+              tried, with the best one interior or within `tie` of it, at sizes
+              that cover `span` ('ends') or at every configuration ('all').
   seed_df     degrees of freedom of the pure error between seeds that the
               check 'seeds' needs (three configurations with two seeds): 3.
   span        part of the range of log2 x that units trained longer, and sizes
               whose rates were tried, must cover: 0.5.
   requires    which checks must be met, else the verdict is undecided:
-              ('complete', 'convergence', 'rates', 'seeds', 'null').
+              all of CHECKS but 'price'. 'width': no tower is narrower than a
+              patch has numbers, or an arm that is not shows what that costs.
+              'price': a nat of KL costs the same for every size of the code,
+              or an arm has that (`loss.kl_reduction='sum'`).
 
 Example:
 
@@ -59,8 +65,9 @@ the claimed region), *does not hold* (outside), *undecided* (on both sides).
 'predicts' fails only where the interval of one held-out value alone lies
 outside (Bonferroni: among many, noise pushes the largest error up).
 
-A unit that failed, or whose evaluation is not finite, enters no fit. Units that
-differ in their seed alone are together above or below their PCA, by their mean.
+A unit that failed, or whose evaluation is not finite, enters no fit; of role
+'rate' it counts as the worst rate. Units that differ in their seed alone are
+together above or below their PCA, by their mean.
 
 What the report reads, all of it below the sweep's workdir:
 
@@ -68,7 +75,8 @@ What the report reads, all of it below the sweep's workdir:
   experiment    stem of the file: 'bottleneck_scaling'.
   preset        'cpu'.
   about         docstring of the experiment file.
-  claims        CLAIMS as they were when the sweep was launched.
+  claims        `recorded(CLAIMS)` when the sweep was launched.
+  rules         `rules()` at that time.
   units         [{'name', 'overrides': {dotted key: value}, 'factors'}].
 
   `factors` of a unit; every other entry is a column of the table as well:
@@ -114,6 +122,9 @@ decoder_parameters, encoder_flops, decoder_flops, train_flops, steps.
 import dataclasses
 import hashlib
 import json
+import math
+import pathlib
+import re
 from collections.abc import Iterable, Mapping
 
 from vitok import errors
@@ -122,7 +133,12 @@ RULES = ('slope_above', 'no_slope', 'equal_slopes', 'straight', 'predicts')
 RESPONSES = {  # Column: name with its unit, decimals worth printing.
     'psnr': ('PSNR (dB)', 2), 'ssim': ('SSIM', 4),
     'log2_mse': ('log2 MSE', 3)}
-CHECKS = ('complete', 'convergence', 'rates', 'seeds', 'null')
+CHECKS = ('complete', 'convergence', 'rates', 'seeds', 'null', 'width', 'price')
+# Learning rates closer than this are as good: the spread between seeds, .06 dB.
+# As log2 MSE that is .06 log2(10) / 10; as SSIM .06 times the .04 a dB that
+# ViTok's own points have between 22 and 29 dB (`vitok.scaling.published`).
+TIES = {'psnr': 0.06, 'ssim': 0.0024, 'log2_mse': 0.02}
+_JUDGES = ('claims', 'table', 'bootstrap', 'fits', 'checks', 'verdicts')
 CODE_COLUMNS = ('code_floats', 'tokens', 'channels')
 
 
@@ -140,7 +156,7 @@ class Claim:
   hold_out: str = ''
   level: float = 0.9
   distinct: int = 3
-  groups: int = 2
+  groups: int = 8
   flagged: float = 0.5
   seed_sd: float = 0.06
   seed_df: int = 3
@@ -148,9 +164,9 @@ class Claim:
   convergence: Mapping = dataclasses.field(
       default_factory=lambda: dict(ratio=3, relative=0.15, absolute=None))
   rates: Mapping = dataclasses.field(
-      default_factory=lambda: dict(values=3, sizes='ends'))
+      default_factory=lambda: dict(values=3, sizes='ends', tie=None))
   span: float = 0.5
-  requires: tuple[str, ...] = CHECKS
+  requires: tuple[str, ...] = CHECKS[:-1]
 
   @property
   def terms(self) -> tuple[str, ...]:
@@ -159,21 +175,70 @@ class Claim:
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Claim)}
+_TEXTS = ('name', 'text', 'rule', 'y', 'hold_out')
+_NAMES = ('x', 'adjust', 'requires')
+_NUMBERS = {  # Of a claim, or of a field of it: type, smallest, largest.
+    'margin': (float, -math.inf, math.inf), 'level': (float, 0.5, 0.999),
+    'distinct': (int, 2, math.inf), 'groups': (int, 1, math.inf),
+    'flagged': (float, 0, 1), 'seed_sd': (float, 0, math.inf),
+    'seed_df': (int, 0, math.inf), 'power': (float, 0.5, 0.999),
+    'span': (float, 0, 1), 'convergence.ratio': (float, 1, math.inf),
+    'convergence.relative': (float, 0, math.inf),
+    'convergence.absolute': (float, 0, math.inf),
+    # An interior one needs two more.
+    'rates.values': (int, 3, math.inf), 'rates.tie': (float, 0, math.inf),
+}
 
 
-def parse(claims: Iterable[Mapping]) -> tuple[Claim, ...]:
+def parse(claims: Iterable[Mapping | Claim],
+          columns: Iterable[str] | None = None) -> tuple[Claim, ...]:
   """Checked claims, in the order given.
 
+  Args:
+    claims: dicts; what is a `Claim` already is checked again.
+    columns: names that `x`, `adjust`, `where` and `hold_out` may use:
+      `table.COLUMNS` and the factors of the units. Any, if None.
+
   Raises:
-    InputError: an unknown or missing field, an unknown rule, response or
-      check, a duplicate name, or a margin that is not positive where an
-      equivalence is claimed.
+    InputError: an unknown or missing field, one of the wrong type or out of
+      range, an unknown rule, response, check or column, a duplicate name, or
+      a margin that is not positive where an equivalence is claimed.
   """
+  if isinstance(claims, str | Mapping) or not isinstance(claims, Iterable):
+    raise errors.InputError('CLAIMS', claims, 'is not a tuple of dicts')
   parsed = tuple(_one(f'CLAIMS[{i}]', claim) for i, claim in enumerate(claims))
+  if columns is not None:
+    known = sorted(columns)
+    for i, claim in enumerate(parsed):
+      for field in ('x', 'adjust', 'where', 'hold_out'):
+        named = getattr(claim, field)
+        for name in (named,) * bool(named) if field == 'hold_out' else named:
+          if name not in known:
+            raise errors.InputError(
+                f'CLAIMS[{i}].{field}', name,
+                'is no column of the table and no factor of a unit',
+                errors.nearest(name, known))
   for i, claim in enumerate(parsed):
     if claim.name in [other.name for other in parsed[:i]]:
       raise errors.InputError(f'CLAIMS[{i}].name', claim.name, 'is not unique')
   return parsed
+
+
+def recorded(claims: Iterable[Mapping | Claim]) -> list[dict]:
+  """The claims as JSON has them, every default written out.
+
+  A default that changes later changes no verdict of a sweep launched before.
+  """
+  return json.loads(json.dumps([
+      dataclasses.asdict(claim) for claim in parse(claims)]))
+
+
+def rules() -> str:
+  """SHA-256 over the source of the modules that judge."""
+  found = hashlib.sha256()
+  for name in _JUDGES:
+    found.update(pathlib.Path(__file__).with_name(f'{name}.py').read_bytes())
+  return found.hexdigest()
 
 
 def fingerprint(claims: Iterable[Claim]) -> str:
@@ -183,6 +248,10 @@ def fingerprint(claims: Iterable[Claim]) -> str:
 
 
 def _one(key, given):
+  if isinstance(given, Claim):
+    given = dataclasses.asdict(given)
+  if not isinstance(given, Mapping):
+    raise errors.InputError(key, given, 'is not a dict')
   for field in given:
     errors.one_of(f'{key}.{field}', field, tuple(_FIELDS))
   needed = ('name', 'text', 'rule', 'x', 'margin')
@@ -190,8 +259,10 @@ def _one(key, given):
   if missing:
     raise errors.InputError(f'{key}.{missing[0]}', None, 'is missing')
   values = dict(given)
-  values['x'] = (given['x'],) if isinstance(given['x'], str) else given['x']
-  for field in ('x', 'adjust', 'requires'):
+  if isinstance(given['x'], str):
+    values['x'] = (given['x'],)
+  _check_types(key, values)
+  for field in _NAMES:
     values[field] = tuple(values.get(field, _FIELDS[field].default))
   for field in ('convergence', 'rates'):
     default = _FIELDS[field].default_factory()
@@ -201,6 +272,8 @@ def _one(key, given):
   if values['convergence']['absolute'] is None:
     values['convergence']['absolute'] = (
         0.0 if given['rule'] == 'slope_above' else given['margin'] / 2)
+  if values['rates']['tie'] is None:
+    values['rates']['tie'] = TIES.get(values.get('y', 'psnr'))
   if set(values['x']) & set(CODE_COLUMNS):
     # Two points fix a line and three barely test one.
     values['distinct'] = max(4, values.get('distinct', 4))
@@ -215,11 +288,55 @@ def _one(key, given):
                             f'is not the number of columns of {claim.rule}')
   if claim.rule != 'slope_above' and not claim.margin > 0:
     raise errors.InputError(f'{key}.margin', claim.margin, 'is not positive')
-  if not 0.5 <= claim.level < 1:
-    raise errors.InputError(f'{key}.level', claim.level,
-                            'is not from 0.5 up to 1', 0.9)
   if (claim.rule == 'predicts') != bool(claim.hold_out):
     raise errors.InputError(f'{key}.hold_out', claim.hold_out,
                             "goes with the rule 'predicts' and with no other",
                             'code_floats')
   return claim
+
+
+def _check_types(key, values):
+  """Refuses a field of the wrong type, or a number out of its range."""
+  for field in _TEXTS:
+    if not isinstance(values.get(field, ''), str) or (
+        field == 'name' and not values[field].isidentifier()):
+      raise errors.InputError(
+          f'{key}.{field}', values[field],
+          'is no identifier' if field == 'name' else 'is no text',
+          re.sub(r'\W', '_', str(values[field])) if field == 'name' else None)
+  for field in _NAMES:
+    named = values.get(field, ())
+    if not isinstance(named, list | tuple) or not all(
+        isinstance(name, str) for name in named):
+      raise errors.InputError(f'{key}.{field}', named,
+                              'is not a list of names', [str(named)])
+  numbers = dict(values)
+  for field in ('where', 'convergence', 'rates'):
+    group = values.get(field, {})
+    if not isinstance(group, Mapping):
+      raise errors.InputError(f'{key}.{field}', group, 'is not a dict')
+    for name, value in group.items():
+      if not isinstance(value, str | float | int | None):
+        raise errors.InputError(f'{key}.{field}.{name}', value,
+                                'is neither a number nor text')
+    # None stands for the default of some, which depends on other fields.
+    numbers |= {f'{field}.{name}': value for name, value in group.items()
+                if value is not None or name not in ('absolute', 'tie')}
+  for field, (kind, low, high) in _NUMBERS.items():
+    if field in numbers:
+      _check_number(f'{key}.{field}', numbers[field], kind, low, high)
+
+
+def _check_number(key, value, kind, low, high):
+  right = (int,) if kind is int else (int, float)
+  typed = isinstance(value, right) and not isinstance(value, bool)
+  if typed and low <= value <= high and math.isfinite(value):
+    return
+  try:
+    near = kind(min(max(float(value), low), high))
+  except (TypeError, ValueError, OverflowError):
+    near = kind(low) if math.isfinite(low) else None
+  near = near if near is not None and math.isfinite(near) else None
+  noun = 'a whole number' if kind is int else 'a number'
+  raise errors.InputError(
+      key, value, f'is not {noun}' if not typed else 'is out of range', near)

@@ -169,6 +169,7 @@ def _residuals(axes, data, fitted, x, y):
   axes.set_ylabel({'psnr': 'residual\n(dB)', 'log2_mse': 'residual\n(log2)'}
                   .get(y, 'residual'))
   if fitted.fit is None:
+    axes.set_title('no law was fitted', fontsize=8, fontweight='normal')
     return
   law_ = data.where(role='law')
   by = series_of(x)
@@ -202,12 +203,7 @@ def _nulls(axes, analysis, x, y):
   rows = [row for row in analysis.sweep.nulls if column(row) is not None]
   floats = [row[_CODE] for row in analysis.data[y].rows]
   if series_of(x) != 'patch':
-    used = {(row['patch'], row['channels']) for row in analysis.data[y].rows}
-    for row in rows:
-      if row['model'] == 'pca' and (row['patch'], row['channels']) in used:
-        axes.axhline(column(row), color=GREY, linestyle='--', linewidth=1.2,
-                     label='patch PCA, same floats')
-        used.clear()
+    _null_levels(axes, rows, column, analysis.data[y].rows)
     return
   for number, patch in enumerate(patches):
     pca = sorted((row[_CODE], column(row)) for row in rows
@@ -224,6 +220,26 @@ def _nulls(axes, analysis, x, y):
     if points:
       axes.plot(*np.array(points).T, marker=mark, linestyle=':', color=GREY,
                 linewidth=1, label=label, zorder=1)
+
+
+def _null_levels(axes, rows, column, units):
+  """A line for each null model of the units' own codes, named with its size.
+
+  Of the downsampled images, the largest that has no more floats than a code.
+  """
+  codes = {(row['patch'], row['channels']) for row in units}
+  chosen = [('patch PCA', '--', row) for row in rows if row['model'] == 'pca'
+            and (row['patch'], row['channels']) in codes]
+  chosen += [('mean colour', ':', row) for row in rows if row['model'] == 'mean'
+             and row['patch'] in {patch for patch, _ in codes}]
+  small = [row for row in rows if row['model'] == 'downsample']
+  for floats in sorted({row[_CODE] for row in units}):
+    fitting = [row for row in small if row[_CODE] <= floats]
+    chosen += [('down- and up-sampled', '-.', max(
+        fitting, key=lambda row: row[_CODE]))] if fitting else []
+  for name, line, row in chosen:
+    axes.axhline(column(row), color=GREY, linestyle=line, linewidth=1.2,
+                 zorder=1, label=f'{name}, {row[_CODE]} floats')
 
 
 def _paper(axes: Axes, x, y, source, found):
@@ -276,7 +292,8 @@ def claims(analysis: Analysis) -> Figure | None:
     axes.set_yticks([])
     axes.set_ylim(-1, 1)
     axes.spines['left'].set_visible(False)
-    axes.set_title(f'{claim.name}: {verdict.shown}', fontsize=8.5)
+    axes.set_title(f'{claim.name}: {verdict.shown}{verdict.caveat}',
+                   fontsize=8.5)
     axes.set_xlabel(_statistic(claim), fontsize=7.5, labelpad=1)
     axes.tick_params(labelsize=7.5)
   return figure
@@ -284,10 +301,12 @@ def claims(analysis: Analysis) -> Figure | None:
 
 def _statistic(claim):
   unit = {'psnr': 'dB', 'ssim': 'SSIM', 'log2_mse': 'log2 MSE'}[claim.y]
+  x, hold_out = style.name(claim.x[0]), style.name(claim.hold_out or '')
   return {
-      'slope_above': f'{unit} per doubling of {claim.x[0]}',
-      'no_slope': f'{unit} per doubling of {claim.x[0]}',
-      'equal_slopes': f'{unit} per doubling: {claim.x[0]} minus {claim.x[-1]}',
-      'straight': f'{unit} per squared doubling of {claim.x[0]}',
-      'predicts': f'largest error for a {claim.hold_out} held out ({unit})',
+      'slope_above': f'{unit} per doubling of {x}',
+      'no_slope': f'{unit} per doubling of {x}',
+      'equal_slopes': (f'{unit} per doubling: {x} minus '
+                       f'{style.name(claim.x[-1])}'),
+      'straight': f'{unit} per squared doubling of {x}',
+      'predicts': f'{unit}, largest error where it is left out: {hold_out}',
   }[claim.rule]

@@ -209,10 +209,12 @@ def statistics(claim: Claim, data: Data) -> list[tuple]:
 
 def smallest_effect(claim: Claim, rows: Sequence[dict],
                     seed_sd: float | None = None) -> float | None:
-  """What a design can detect: (t_level + t_power) standard errors.
+  """What a design can detect, at the claim's level and power.
 
-  For equivalence it is the smallest margin that a true effect of zero would
-  be shown to lie within. Images are paired, so seeds carry the noise.
+  (t_level + t_power) standard errors for an effect; for equivalence, the
+  smallest margin that a true zero would be shown to lie within: there two
+  one-sided tests may fail, so half of what power leaves goes to each. Images
+  are paired, so seeds carry the noise.
 
   Args:
     claim: `level`, `power`, the rule and its terms.
@@ -234,7 +236,9 @@ def smallest_effect(claim: Claim, rows: Sequence[dict],
     return None
   contrast = _contrast(claim)
   variance = contrast @ np.linalg.pinv(columns.T @ columns) @ contrast
-  quantiles = stats.t.ppf([(1 + claim.level) / 2, claim.power], freedom).sum()
+  power = (claim.power if claim.rule == 'slope_above'
+           else (1 + claim.power) / 2)
+  quantiles = stats.t.ppf([(1 + claim.level) / 2, power], freedom).sum()
   sd = claim.seed_sd if seed_sd is None else seed_sd
   return float(quantiles * sd * np.sqrt(variance))
 
@@ -256,12 +260,15 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
   if not rows:
     return Data((), np.zeros(0), np.zeros((count, 0)))
   values_UxN = np.stack([arrays[name] for arrays in images]).astype(np.float64)
-  y_RxU = finish(bootstrap.resample_images(
-      values_UxN, images[0]['group'], count=count, seed=seed))
+  y_U, group_N = finish(values_UxN.mean(1)), images[0]['group']
+  y_RxU = bootstrap.widen(
+      finish(bootstrap.resample_images(values_UxN, group_N, count=count,
+                                       seed=seed)),
+      y_U, len(np.unique(group_N)), level)
   y_RxU = bootstrap.resample_seeds(
       y_RxU, [table.but_for_seed(row) for row in rows],
       level=level, seed=seed)
-  return Data(tuple(rows), finish(values_UxN.mean(1)), y_RxU)
+  return Data(tuple(rows), y_U, y_RxU)
 
 
 def _columns(rows, terms, curved):

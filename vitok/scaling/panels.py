@@ -67,7 +67,7 @@ def training(analysis: Analysis, x: str) -> Figure | None:
   axes[0].plot([], [], '-', color=GREY, label='law')
   if any(row['role'] == 'longer' for row in rows.values()):
     axes[0].plot([], [], '--', color=GREY, label='trained longer')
-  axes[0].legend(loc='lower right')
+  axes[0].legend(loc='best')
   _colourbar(figure, axes, norm, x, [row[x] for row in rows.values()])
   return figure
 

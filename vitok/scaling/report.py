@@ -8,6 +8,7 @@ import dataclasses
 import html
 import json
 import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from etils import epath
@@ -16,13 +17,14 @@ from vitok import files
 from vitok.scaling import (
     analysis,
     bootstrap,
-    claims,
+    checks,
     figures,
     panels,
     style,
     table,
     verdicts,
 )
+from vitok.scaling import claims as claims_lib
 
 _CSS = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1f2430;max-width:1080px;
@@ -43,20 +45,22 @@ overflow-x:auto;font-size:.8rem;white-space:pre-wrap}
 ul{margin:.3rem 0;padding-left:1.2rem}
 """
 _COLOUR = {verdicts.HOLDS: '#00805c', verdicts.FAILS: '#b3403a',
-           verdicts.UNDECIDED: '#8a6d1d', verdicts.UNTESTABLE: '#5b6270'}
+           verdicts.UNDECIDED: '#8a6d1d', verdicts.UNTESTABLE: '#5b6270',
+           verdicts.DEMONSTRATION: '#44607f'}
 _UNITS = ('unit', 'state', 'seed', 'model', 'code_floats', 'parameters',
           'train_flops', 'steps', 'learning_rate', 'psnr', 'ssim', 'mse',
           'pca_psnr', 'below_pca', 'kl_bits', 'coded_bits', 'priced_seconds',
           'seconds')
 
 
-def write(workdir, *, note: str = '',
+def write(workdir, *, claims: Iterable[Mapping] | None = None,
           count: int = bootstrap.COUNT) -> epath.Path:
   """Writes `<workdir>/report/`: index.html, report.json, results.csv, PNGs.
 
   Args:
     workdir: of a sweep, finished or not.
-    note: shown at the top: what the caller found odd.
+    claims: those of the experiment file by now. The ones recorded at launch
+      judge; if these are others, the page says so.
     count: replicates of the bootstrap.
 
   Returns:
@@ -74,7 +78,7 @@ def write(workdir, *, note: str = '',
   files.write_bytes(folder / 'results.csv', table.to_csv(found.rows).encode())
   summary = json.dumps(to_json(found), indent=1, allow_nan=False)
   files.write_bytes(folder / 'report.json', summary.encode())
-  files.write_bytes(folder / 'index.html', _page(found, drawn, note).encode())
+  files.write_bytes(folder / 'index.html', _page(found, drawn, claims).encode())
   return folder / 'index.html'
 
 
@@ -101,18 +105,23 @@ def to_json(found: analysis.Analysis) -> dict:
   return dict(
       experiment=found.sweep.info['experiment'],
       preset=found.sweep.info['preset'],
-      grade=_grade(found), rules=claims.fingerprint(found.sweep.claims),
+      grade=_grade(found), rules=dict(
+          claims=claims_lib.fingerprint(found.sweep.claims),
+          code=claims_lib.rules(),
+          code_at_launch=found.sweep.info.get('rules')),
       protocol=next((run.protocol for run in found.sweep.done), None),
       units=dict(all=len(found.rows), missing=len(found.missing),
                  failed=found.failed),
       claims=[dict(
           name=v.claim.name, text=v.claim.text, verdict=v.shown,
-          reason=v.reason, margin=v.claim.margin, estimate=v.estimate,
+          caveat=v.caveat.lstrip(', '), outcome=v.word, reason=v.reason,
+          margin=v.claim.margin, estimate=v.estimate,
           interval=None if v.low is None else [v.low, v.high],
           slopes=_slopes(v), smallest_effect=v.smallest, used=v.used,
           flagged=v.flagged,
           checks=[dataclasses.asdict(check) for check in v.checks])
               for v in found.verdicts],
+      not_made=checks.not_made(found.rows),
       laws=[_law_json(law) for law in found.laws])
 
 
@@ -155,7 +164,7 @@ def _law_json(law):
                 for column, errors in law.held_out.items()})
 
 
-def _page(found, drawn, note):
+def _page(found, drawn, given):
   info = found.sweep.info
   title = f'{info["experiment"]}, preset {info["preset"]}'
   parts = [
@@ -164,8 +173,11 @@ def _page(found, drawn, note):
       f'<h1>{html.escape(info["about"].strip().splitlines()[0])}</h1>'
       if info.get('about') else '', f'<p class="small">{html.escape(title)}'
       f' · {len(found.sweep.done)} of {len(found.rows)} units done</p>']
-  parts += [f'<div class="note">{text}</div>' for text in _notes(found, note)]
-  parts += ['<h2>Verdicts</h2>', *(_claim(v) for v in found.verdicts)]
+  parts += [f'<div class="note">{text}</div>' for text in _notes(found, given)]
+  parts += ['<h2>Verdicts</h2>', *(_claim(v) for v in found.verdicts),
+            '<p class="small">Not made in this sweep:</p><ul class="small">',
+            *(f'<li>not made: {html.escape(line)}</li>'
+              for line in checks.not_made(found.rows)), '</ul>']
   names = dict(
       claims='Statistics with their intervals; the shaded region is what is '
       'claimed.',
@@ -179,7 +191,9 @@ def _page(found, drawn, note):
       cost='Wall clock of each unit, against its price before the run.')
   law_caption = (
       'Thin bars: 90% over seeds and images; thick ones leave out what other '
-      'images would do to all units alike. Dots are seeds.')
+      'images would do to all units alike. Dots are seeds. The grey band is '
+      'the 90% interval of the slope alone: lack of fit is not in it, but in '
+      'the residuals below.')
   parts.append('<h2>Figures</h2>')
   parts += [
       f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
@@ -189,12 +203,7 @@ def _page(found, drawn, note):
   parts += [_laws(found), _pairs(found), _cost(found),
             '<h2>Units</h2>', _table(_UNITS, [
                 [row[column] for column in _UNITS] for row in found.rows]),
-            '<h2>Rules</h2><p class="small">Recorded when the sweep was '
-            'launched. SHA-256 of all margins and words: <code>'
-            f'{claims.fingerprint(found.sweep.claims)}</code></p><pre>',
-            html.escape(json.dumps([
-                dataclasses.asdict(claim) for claim in found.sweep.claims],
-                                   indent=1)), '</pre>']
+            *_rules(found)]
   if found.sweep.done:
     protocol = (found.sweep.done[0].path / 'evaluation' / 'protocol.json')
     parts.append(f'<h2>Protocol</h2><pre>{html.escape(protocol.read_text())}'
@@ -205,9 +214,33 @@ def _page(found, drawn, note):
   return '\n'.join(parts)
 
 
-def _notes(found, note):
-  if note:
-    yield html.escape(note)
+def _rules(found):
+  launched = found.sweep.info.get('rules')
+  hashes = (claims_lib.fingerprint(found.sweep.claims), claims_lib.rules(),
+            launched or 'not recorded')
+  yield ('<h2>Rules</h2><p class="small">SHA-256 of the claims below, as '
+         'recorded when the sweep was launched: <code>{}</code>. Of the code '
+         'that judged by them: <code>{}</code>. Of that code at launch: '
+         '<code>{}</code>.</p>'.format(*(html.escape(str(h)) for h in hashes)))
+  listed = json.dumps(claims_lib.recorded(found.sweep.claims), indent=1)
+  yield f'<pre>{html.escape(listed)}</pre>'
+
+
+def _others_judge(found, given):
+  """What has changed since launch of all that makes a verdict, if known."""
+  stored, launched = found.sweep.claims, found.sweep.info.get('rules')
+  if given is not None and claims_lib.parse(given) != stored:
+    yield ('The claims in the experiment file are no longer those that this '
+           'sweep was launched with ('
+           f'{claims_lib.fingerprint(stored)[:12]}), which judge it here.')
+  if launched and launched != claims_lib.rules():
+    yield ('The verdicts are by other code than that of the launch: '
+           f'{claims_lib.rules()[:12]} now, '
+           f'{html.escape(str(launched)[:12])} then.')
+
+
+def _notes(found, given):
+  yield from _others_judge(found, given)
   if found.sweep.demonstration:
     yield ('<b>Demonstration.</b> Embedded photographs were used: too few '
            'scenes to support a finding, whatever the intervals say.')
@@ -247,10 +280,12 @@ def _claim(verdict):
   listed = ''.join(
       f'<li>{"met" if check.met else "<b>not met</b>"}: {check.name}, '
       f'{html.escape(check.detail)}</li>' for check in verdict.checks)
-  return (f'<div class="claim" style="--c:{_COLOUR[verdict.word]}">'
-          f'<span class="word">{verdict.shown}</span>'
+  outcome = (f'By its rules alone: {verdict.word}. '
+             if verdict.demonstration else '')
+  return (f'<div class="claim" style="--c:{_COLOUR[verdict.shown]}">'
+          f'<span class="word">{verdict.shown}{verdict.caveat}</span>'
           f'<b>{html.escape(claim.text)}</b><br>'
-          f'{html.escape(verdict.reason)}<div class="small">'
+          f'{outcome}{html.escape(verdict.reason)}<div class="small">'
           f'{html.escape(numbers)}'
           f'<ul>{listed}</ul></div></div>')
 

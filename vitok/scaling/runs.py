@@ -17,7 +17,9 @@ from vitok.scaling import claims as claims_lib
 
 # Files of a unit's workdir: it has finished; it has failed, and why.
 DONE, FAILED = 'DONE', 'FAILED'
-_PER_IMAGE = ('index', 'group', 'psnr', 'ssim', 'mse', 'kl_bits')
+# What an evaluation must hold, and what it may.
+_NEEDED = ('index', 'group', 'psnr', 'mse')
+_PER_IMAGE = (*_NEEDED, 'ssim', 'kl_bits')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,15 @@ def load_runs(workdir) -> Sweep:
     found = ', '.join(sorted(p.name for p in path.iterdir())[:5]) or 'nothing'
     raise errors.InputError('--workdir', str(workdir), 'holds no sweep (no '
                             f'sweep.json; found {found})')
+  for field in ('experiment', 'preset', 'units'):
+    if field not in info:
+      raise errors.InputError(str(path / 'sweep.json'), None,
+                              f'is not a sweep: it holds no {field!r}')
+  if not isinstance(info['units'], list) or not all(
+      isinstance(unit, dict) and isinstance(unit.get('name'), str)
+      for unit in info['units']):
+    raise errors.InputError(str(path / 'sweep.json'), None,
+                            "is not a sweep: not every unit has a 'name'")
   runs = tuple(_run(path / unit['name'], unit) for unit in info['units'])
   nulls = _json(path / 'nulls.json')
   arrays = _arrays(path / 'nulls.npz')
@@ -120,12 +131,12 @@ def _run(path, unit):
             | unit.get('factors', {}))
   config, model = _json(path / 'config.json'), _json(path / 'model.json')
   done, error = _json(path / DONE), _json(path / FAILED).get('error')
-  images = {}
+  protocol, images = _json(path / 'evaluation' / 'protocol.json'), {}
   if done:
-    images = _arrays(path / 'evaluation' / f'{done["step"]}.npz', _PER_IMAGE)
+    images = _evaluation(path, done, protocol)
     error = None if all(np.isfinite(images[name]).all() for name in (
-        'psnr', 'mse') if name in images) else 'not finite'
-  state = 'failed' if error else 'done' if 'psnr' in images else 'running'
+        'psnr', 'mse') if images) else 'not finite'
+  state = 'failed' if error else 'done' if images else 'running'
   if not (config and model):
     return dataclasses.replace(run, state='failed' if error else 'missing',
                                error=error)
@@ -133,7 +144,23 @@ def _run(path, unit):
       run, state=state, error=error, config=_flat(config), model=model,
       done=done, curve=tuple(line for line in log(path / 'metrics.jsonl')
                              if 'eval/psnr' in line), images=images,
-      protocol=str(_json(path / 'evaluation' / 'protocol.json').get('id', '')))
+      protocol=str(protocol.get('id', '')))
+
+
+def _evaluation(path, done, protocol):
+  """Arrays per image of a finished run's last evaluation, {} without one."""
+  if 'step' not in done:
+    raise errors.InputError(str(path / DONE), None, "holds no 'step'")
+  file = path / 'evaluation' / f'{done["step"]}.npz'
+  images = _arrays(file, _PER_IMAGE)
+  for name in _NEEDED if file.exists() else ():
+    if name not in images or len(images[name]) != len(images['index']):
+      raise errors.InputError(str(file), None,
+                              f'holds no {name!r}, or not one for each image')
+  if images and 'id' not in protocol:
+    raise errors.InputError(str(file.parent / 'protocol.json'), None,
+                            "is missing or holds no 'id'")
+  return images
 
 
 def _same_evaluation(runs, nulls, arrays):
@@ -153,7 +180,7 @@ def _same_evaluation(runs, nulls, arrays):
   if nulls and nulls.get('protocol', first.protocol) != first.protocol:
     raise errors.InputError('nulls.json', nulls['protocol'],
                             f'is not the protocol of {first.name}')
-  if arrays and not np.array_equal(arrays['index'], first.images['index']):
+  if arrays and not np.array_equal(arrays.get('index'), first.images['index']):
     raise errors.InputError('nulls.npz', None,
                             f'is not over the images of {first.name}')
 
@@ -163,9 +190,12 @@ def _json(path):
   if not path.exists():
     return {}
   try:
-    return json.loads(path.read_text())
+    content = json.loads(path.read_text())
   except ValueError as error:
     raise errors.InputError(str(path), None, f'is not JSON: {error}') from error
+  if not isinstance(content, dict):
+    raise errors.InputError(str(path), None, 'is JSON, but no object')
+  return content
 
 
 def log(path: epath.Path) -> list[dict]:

@@ -33,7 +33,7 @@ _RC = {
 NAMES = {  # Axis labels with units.
     'code_floats': 'code size E = L·c (floats)', 'tokens': 'tokens L',
     'channels': 'channels c', 'psnr': 'PSNR (dB)', 'ssim': 'SSIM',
-    'log2_mse': 'MSE', 'parameters': 'parameters',
+    'log2_mse': 'MSE of pixels in [0, 1]', 'parameters': 'parameters',
     'encoder_parameters': 'encoder parameters',
     'decoder_parameters': 'decoder parameters', 'steps': 'training steps',
     'train_flops': 'training FLOPs', 'learning_rate': 'peak learning rate',

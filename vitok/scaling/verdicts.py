@@ -1,7 +1,7 @@
 """One of four verdicts per claim, by the numbers of the claim alone."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from vitok.scaling.claims import Claim
 HOLDS, FAILS = 'holds', 'does not hold'
 UNDECIDED, UNTESTABLE = 'undecided', 'not testable here'
 VERDICTS = (HOLDS, FAILS, UNDECIDED, UNTESTABLE)
+DEMONSTRATION = 'demonstration'  # In their place, where nothing is proved.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Verdict:
   """What a claim came to.
 
   Attributes:
-    word: one of VERDICTS.
+    word: one of VERDICTS, by the rules alone.
     reason: one sentence with the numbers that decided.
     estimate, low, high: of the rule's statistic and its interval, or None.
     smallest: smallest effect that this design detects, at the sd measured
@@ -45,27 +46,45 @@ class Verdict:
   @property
   def shown(self) -> str:
     """The word as every page, figure and file prints it."""
-    return f'demonstration: {self.word}' if self.demonstration else self.word
+    return DEMONSTRATION if self.demonstration else self.word
+
+  @property
+  def caveat(self) -> str:
+    """What stands behind a verdict that lacks a check; '' if none is unmet.
+
+    Such a check is not among the claim's `requires`, or the verdict would be
+    undecided; it is said wherever the verdict is.
+    """
+    unmet = [check.name for check in self.checks if not check.met]
+    decided = self.word in (HOLDS, FAILS) and not self.demonstration
+    return f', without {" and ".join(unmet)}' if decided and unmet else ''
 
 
-def judge(claim: Claim, rows: Sequence[dict], data: fits.Data, *,
+def judge(claim: Claim, rows: Sequence[dict],
+          respond: Callable[[float], fits.Data], *,
           demonstration: bool = False) -> Verdict:
   """The verdict on a claim.
 
   Args:
     claim: with its margins.
     rows: of the whole sweep, unfinished units too.
-    data: all finished units, with responses `claim.y` at `claim.level`.
+    respond: level of intervals -> all finished units with responses `claim.y`
+      and replicates for that level.
     demonstration: caps the verdict, whatever the numbers say.
   """
   wanted = {row['unit'] for row in checks.about(
       claim, rows, 'law', 'longer', 'rate')}
-  data = data.keep([row['unit'] in wanted for row in data.rows])
+
+  def about(level):
+    data = respond(level)
+    return data.keep([row['unit'] in wanted for row in data.rows])
+
+  data = about(claim.level)
   law = data.where(role='law')
   used = checks.unflagged(data)
   found = checks.run_all(claim, rows, data)
   flagged = len(law.rows) - len(used.rows)
-  estimate = low = high = smallest = fitted = parts = obstacle = None
+  estimate = low = high = smallest = fitted = ends = obstacle = None
   try:
     fitted = fits.fit(used, claim.terms, distinct=claim.distinct,
                       curved=claim.rule == 'straight')
@@ -74,22 +93,30 @@ def judge(claim: Claim, rows: Sequence[dict], data: fits.Data, *,
     if claim.rule == 'predicts':
       estimate = max(abs(error) for error, _ in parts)
       replicates = np.max([np.abs(error_R) for _, error_R in parts], 0)
+      # Each of several errors has its own interval (Bonferroni).
+      level = 1 - (1 - claim.level) / len(parts)
+      ends = [bootstrap.interval(error_R, level) for _, error_R in
+              fits.statistics(claim, checks.unflagged(about(level)))]
     low, high = bootstrap.interval(replicates, claim.level)
+    ends = ends or [(low, high)]
     smallest = fits.smallest_effect(claim, used.rows, fitted.seed_sd)
   except errors.InputError as error:
     obstacle = str(error)
-  word, reason = _decide(claim, found, law, flagged, obstacle, low, high,
-                         parts)
+  word, reason = _decide(claim, rows, found, law, flagged, obstacle, low, high,
+                         ends)
   return Verdict(claim, word, reason, estimate, low, high, smallest,
                  len(used.rows), flagged, found, fitted, demonstration)
 
 
-def _decide(claim, found, law, flagged, obstacle, low, high, parts):
+def _decide(claim, rows, found, law, flagged, obstacle, low, high, ends):
   """(verdict, reason), in the order that `vitok.scaling.claims` gives."""
   unmet = [check for check in found
            if not check.met and check.name in claim.requires]
   if any(check.name == 'complete' for check in unmet):
-    return UNDECIDED, f'The sweep is not finished: {unmet[0].detail}.'
+    failed, missing = checks.lacking(claim, rows)
+    what = ('Units failed' if failed and not missing
+            else 'The sweep is not finished')
+    return UNDECIDED, f'{what}: {unmet[0].detail}.'
   groups = law.rows[0]['groups'] if law.rows else 0
   if groups < claim.groups:
     return UNTESTABLE, (f'Limited by data: {groups} independent images, '
@@ -104,13 +131,13 @@ def _decide(claim, found, law, flagged, obstacle, low, high, parts):
   if unmet:
     return UNDECIDED, 'Not met: ' + '; '.join(
         f'{check.name} ({check.detail})' for check in unmet) + '.'
-  inside, outside = _sides(claim, low, high, parts)
+  inside, outside = _sides(claim, low, high, ends)
   word = HOLDS if inside else FAILS if outside else UNDECIDED
   where = ('inside' if inside else 'outside' if outside else 'on both sides of')
   reason = (f'The {claim.level:.0%} interval {low:.3g} to {high:.3g} is '
             f'{where} {region(claim)}.')
   if claim.rule == 'predicts' and not outside and low > claim.margin:
-    reason = (f'The largest of {len(parts)} errors, {low:.3g} to {high:.3g}, '
+    reason = (f'The largest of {len(ends)} errors, {low:.3g} to {high:.3g}, '
               f'is above {claim.margin:g}, but no single one is: noise alone '
               'can do that.')
   return word, reason
@@ -125,12 +152,12 @@ def region(claim: Claim) -> str:
   return f'the region from {-claim.margin:g} to {claim.margin:g}'
 
 
-def _sides(claim, low, high, parts):
-  """Whether the interval lies inside the claimed region, or outside it."""
+def _sides(claim, low, high, ends):
+  """Whether the interval lies inside the claimed region, or outside it.
+
+  `ends` are the intervals of which one outside refutes the claim.
+  """
   if claim.rule == 'slope_above':
     return low > claim.margin, high < claim.margin
-  # Each of several errors has its own interval (Bonferroni); one has `level`.
-  level = 1 - (1 - claim.level) / len(parts)
-  ends = [bootstrap.interval(value_R, level) for _, value_R in parts]
   return (-claim.margin < low and high < claim.margin,
           any(a > claim.margin or b < -claim.margin for a, b in ends))

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
 from vitok.sweeps.experiment import Unit
+from vitok.sweeps.scales import SCALES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,43 +18,45 @@ class Point:
 
   Attributes:
     name: label of the configuration: 'p8c16'.
-    overrides: {dotted config key: value}, without seed, steps and rate.
+    overrides: {dotted config key: value}, without seed and rate;
+      'total_steps' is what a law unit trains.
     rate: `optimizer.learning_rate` of its law units.
   """
   name: str
   overrides: dict
   rate: float
 
-  def unit(self, label: str, steps: int, factors: dict, *, seed: int = 0,
+  def unit(self, label: str, factors: dict, *, seed: int = 0, ratio: int = 1,
            multiple: float = 1.0, changes: Mapping = ()) -> Unit:
     """One run of this configuration.
 
     Args:
       label: what follows the configuration in the unit's name.
-      steps: of training.
       factors: 'role' and, for an arm, 'arm'.
       seed: of initial values, data order and noise.
+      ratio: of the configuration's steps.
       multiple: of the configuration's learning rate.
       changes: overrides of an arm, on top of all others.
     """
     return Unit(
         name=f'{self.name}-{label}',
-        overrides={**self.overrides, 'seed': seed, 'total_steps': steps,
+        overrides={**self.overrides, 'seed': seed,
+                   'total_steps': ratio * self.overrides['total_steps'],
                    'optimizer.learning_rate': float(
                        f'{self.rate * multiple:.6g}'),
                    **dict(changes)},
         factors={'configuration': self.name, **factors})
 
 
-def expand(points, *, steps: int, seeds: Mapping[str, int] | int = 1,
+def expand(points, *, seeds: Mapping[str, int] | int = 1,
            longer: Collection[str] = (), ratio: int = 3,
-           tuned: Collection[str] = (), multiples: Collection[float] = (),
+           tuned: Collection[str] = (),
+           multiples: Collection[float] = (0.5, 2.0),
            arms: Mapping[str, tuple] = None) -> Iterator[Unit]:
   """The units of a design, those that share a compiled step side by side.
 
   Args:
     points: `Point`s.
-    steps: of a law unit.
     seeds: how many seeds each point has, or {name: number} (1 elsewhere).
     longer: names of the points also trained `ratio` times as long, once.
     ratio: see `longer`.
@@ -67,35 +70,34 @@ def expand(points, *, steps: int, seeds: Mapping[str, int] | int = 1,
   for point in points:
     count = seeds if isinstance(seeds, int) else seeds.get(point.name, 1)
     for seed in range(count):
-      yield point.unit(f'seed{seed}', steps, {'role': 'law'}, seed=seed)
+      yield point.unit(f'seed{seed}', {'role': 'law'}, seed=seed)
     if point.name in longer:
-      yield point.unit(f'{ratio}x', steps * ratio, {'role': 'longer'})
+      yield point.unit(f'{ratio}x', {'role': 'longer'}, ratio=ratio)
     if point.name in tuned:
       for multiple in multiples:
-        yield point.unit(f'lr{multiple:g}', steps, {'role': 'rate'},
+        yield point.unit(f'lr{multiple:g}', {'role': 'rate'},
                          multiple=multiple)
     for arm, (changes, names) in (arms or {}).items():
       if point.name in names:
-        yield point.unit(arm, steps, {'role': 'arm', 'arm': arm},
-                         changes=changes)
+        yield point.unit(arm, {'role': 'arm', 'arm': arm}, changes=changes)
 
 
-def common(numbers: Mapping) -> dict:
-  """Overrides that every unit of a preset has.
+def tower_sizes(prefix: str, preset: str, sizes: Mapping[str, float],
+                model: str, layers: Mapping = ()) -> Iterator[Unit]:
+  """A design that varies one tower: four seeds a size, ends probed.
 
   Args:
-    numbers: a preset, with dicts of fields under 'data', 'evaluation' and
-      'logging', and 'batch_size', 'dtype'.
+    prefix: of the configurations' names.
+    preset: key of `SCALES`.
+    sizes: {the tower's size: peak learning rate}, from small to large.
+    model: name of the model, with {} for the size.
+    layers: overrides that all units share.
 
-  Returns:
-    {dotted config key: value}. The learning rate of a `Point` is the peak
-    itself: no scaling by the batch.
+  Yields:
+    `Unit`s; the smallest and the largest size also longer and at other rates.
   """
-  grouped = {f'{group}.{field}': value
-             for group in ('data', 'evaluation', 'logging')
-             for field, value in numbers[group].items()}
-  return {
-      **grouped, 'batch_size': numbers['batch_size'],
-      'model.dtype': numbers['dtype'], 'optimizer.reference_batch': 0,
-      'optimizer.warmup': 0.1,
-  }
+  points = [Point(prefix + name, {**SCALES[preset], **dict(layers),
+                                  'model.name': model.format(name)}, rate)
+            for name, rate in sizes.items()]
+  ends = points[0].name, points[-1].name
+  yield from expand(points, seeds=4, longer=ends, tuned=ends)

@@ -4,12 +4,14 @@ Every script runs the same command as a person would, `python -m vitok.sweep
 run`, and believes only the workdir: a unit has succeeded when
 `python -m vitok.sweep status --index=i --check` says so (0: DONE, 4: failed
 too often, anything else: go on), whatever the exit code of what ran it.
-Stopped and failed units are started again and resume. When all units have
-ended, `run --finish` computes the null models and writes the report.
+Stopped and failed units are started again and resume; one that is refused (exit
+code 2: its config, its data) is not, since it would be refused again. When all
+units have ended, `run --finish` computes the null models and writes the report.
 
 The workdir must be one path for all machines: a shared folder or `gs://`.
 """
 
+import os
 import pathlib
 import shlex
 import string
@@ -46,7 +48,15 @@ ended() {
 }
 '''
 
-_LOCAL = _HEAD + _COMMON + r'''
+_TELL = r'''
+# Says that $1 ended with $code; what was refused once will be again.
+tell() {
+  echo "$1: exit code $code" >&2
+  if [[ $code == 2 ]]; then exit 2; fi
+}
+'''
+
+_LOCAL = _HEAD + _COMMON + _TELL + r'''
 job=
 # The sweep saves and leaves with exit code 0, and so do we.
 trap '
@@ -56,7 +66,7 @@ trap '
 
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   "${sweep[@]}" run "${what[@]}" --jobs="${JOBS:-@@jobs}" &
-  wait "$!" || echo "attempt $attempt: exit code $?" >&2
+  wait "$!" || { code=$?; tell "attempt $attempt"; }
   if ended --index=all; then exit "$code"; fi
 done
 echo "not all of $units units are done after $attempts attempts" >&2
@@ -81,7 +91,7 @@ _SLURM = _HEAD + r'''#SBATCH --job-name=@@name
 # a preemption does: the unit saves, leaves with exit code 0 and is put back
 # into the queue.
 script=$(realpath "$0")
-''' + _COMMON + r'''
+''' + _COMMON + _TELL + r'''
 case ${1:-submit} in
   submit)
     mkdir -p @@logs
@@ -99,7 +109,7 @@ trap : TERM  # The step gets it too; we wait for it and look what it left.
 index=$SLURM_ARRAY_TASK_ID
 run=("${sweep[@]}" run "${what[@]}" --index="$index")
 if [[ ${SLURM_NNODES:-1} -gt 1 ]]; then run+=(--distributed); fi
-srun --kill-on-bad-exit=1 "${run[@]}" || echo "srun: exit code $?" >&2
+srun --kill-on-bad-exit=1 "${run[@]}" || { code=$?; tell srun; }
 if ended --index="$index"; then exit "$code"; fi
 if ((${SLURM_RESTART_COUNT:-0} + 1 >= attempts)); then
   echo "unit $index is not done after $attempts attempts" >&2
@@ -112,7 +122,7 @@ _TPU = _HEAD + r'''#
 # Creates a TPU VM or pod, runs the units on all of its workers, and deletes it.
 #   ZONE=us-east5-a ACCELERATOR_TYPE=v5litepod-16 bash tpu.sh
 # CREATE_OPTIONS="--spot" goes to its creation.
-''' + _COMMON + r'''
+''' + _COMMON + _TELL + r'''
 name=${TPU_NAME:-@@name}
 zone=${ZONE:?the zone of the TPU, as us-east5-a}
 type=${ACCELERATOR_TYPE:?the kind and size of the TPU, as v5litepod-16}
@@ -129,7 +139,8 @@ tpu() {
 }
 everywhere() { tpu ssh "$name" --worker=all --command="$1"; }
 quoted=$(printf '%q ' "${what[@]}")
-run=".venv/bin/python -m vitok.sweep run $quoted"
+@@data
+run="env $data .venv/bin/python -m vitok.sweep run $quoted"
 
 # A pod in any state but READY has been preempted or is broken. What is on a
 # READY one is not known: it gets vitok at the start and after each failure.
@@ -174,7 +185,8 @@ for ((index = 0; index < units; index++)); do
     elif everywhere "cd vitok && exec $run --index=$index --distributed"; then
       continue
     else
-      echo "unit $index, attempt $attempt: exit code $?" >&2
+      code=$?
+      tell "unit $index, attempt $attempt"
       installed=
     fi
     sleep "${PAUSE:-60}" &
@@ -183,7 +195,7 @@ for ((index = 0; index < units; index++)); do
 done
 # Where the data are; one worker of a pod cannot use its TPU alone.
 { make_ready && tpu ssh "$name" --worker=0 \
-  --command="cd vitok && exec env JAX_PLATFORMS=cpu $run --finish"; } ||
+  --command="cd vitok && export JAX_PLATFORMS=cpu && exec $run --finish"; } ||
   echo "no report: exit code $?" >&2
 if ended --index=all; then exit "$code"; fi
 echo "not all of $units units are done" >&2
@@ -203,6 +215,7 @@ type=${TPU_TYPE:?the kind and size of the TPU, as v5litepod-16}
 image=${DOCKER_IMAGE:?an image in which vitok is installed}
 remote_python=${REMOTE_PYTHON:-python3}  # The one of the image.
 quoted=$(printf '%q ' "${what[@]}")
+@@data
 
 # A workload: its name, the environment, the flags of the command.
 submit() {
@@ -212,7 +225,7 @@ submit() {
   xpk workload create "${where[@]}" --workload="$name-$1" \
     --tpu-type="$type" --num-slices="${SLICES:-1}" --docker-image="$image" \
     --termination-grace-period-seconds=@@grace \
-    --command="cd ${IMAGE_FOLDER:-/vitok} && exec env $2 \
+    --command="cd ${IMAGE_FOLDER:-/vitok} && exec env $data $2 \
       $remote_python -m vitok.sweep run $quoted $3"
 }
 await() {
@@ -240,6 +253,11 @@ echo "not all of $units units are done" >&2
 exit 1
 '''
 
+# Where the prepared data sets of TFDS are, for every worker.
+_DATA = ('data=${TFDS_DATA_DIR:+'
+         '$(printf "TFDS_DATA_DIR=%q" "$TFDS_DATA_DIR")}')
+_TFDS = ': "${TFDS_DATA_DIR:?where every worker finds the prepared data sets}"'
+
 _TEMPLATES = {'slurm': _SLURM, 'tpu': _TPU, 'xpk': _XPK, 'local': _LOCAL}
 TARGETS = tuple(_TEMPLATES)
 
@@ -265,8 +283,8 @@ def emit(experiment: Experiment, workdir: str, to: str,
     mounted: whether a local workdir is a volume that all pods of xpk mount.
 
   Raises:
-    InputError: an unknown target; for machines with other disks, a workdir
-      on this one or an experiment outside the present folder.
+    InputError: an unknown target; for machines with other disks, a workdir or
+      data on this one or an experiment outside the present folder.
   """
   errors.one_of('--to', to, TARGETS)
   folder, spec = pathlib.Path.cwd(), experiment.spec
@@ -280,12 +298,21 @@ def emit(experiment: Experiment, workdir: str, to: str,
               ' or --mounted, if it is a volume' if to == 'xpk' else ''))
     workdir = str(pathlib.Path(workdir).absolute())
     logs = f'{workdir}/logs'
+  sources = _sources(experiment)
   if to in ('tpu', 'xpk'):
     path = pathlib.Path(spec.partition(':')[0]).resolve()
     if not path.is_relative_to(folder.resolve()):
       raise errors.InputError('EXPERIMENT', str(path), 'is outside '
                               f'{folder}, which is what the workers get')
     spec = f'{path.relative_to(folder.resolve())}:{experiment.preset}'
+    for source in sources:
+      kind, _, where = source.partition(':')
+      if kind != 'tfds' and where and '://' not in where and (
+          not os.path.isabs(where)):
+        raise errors.InputError(
+            'config.data.sources', source, 'lies in the present folder, not '
+            'on the workers', f'{kind}:/where/every/worker/mounts/it')
+  tfds = any(source.startswith('tfds:') for source in sources)
   what = [spec, f'--workdir={workdir}', *options]
   written = shlex.join(['python', '-m', 'vitok.sweep', 'emit', *what,
                         f'--to={to}'])
@@ -296,4 +323,14 @@ def emit(experiment: Experiment, workdir: str, to: str,
           str(folder)), python=sys.executable, what=shlex.join(what),
       units=len(experiment.units), attempts=attempts, grace=grace, jobs=jobs,
       nodes=nodes, parallel=parallel, time=time, signal=f'TERM@{grace}',
-      name=name, logs=shlex.quote(logs))
+      name=name, logs=shlex.quote(logs),
+      data='\n'.join([_TFDS] * tfds + [_DATA]))
+
+
+def _sources(experiment):
+  """All that the units read."""
+  found = {}
+  for unit in experiment.units:
+    config = experiment.resolve(unit)
+    found |= dict.fromkeys([*config.data.sources, config.evaluation.source])
+  return [source for source in found if source]

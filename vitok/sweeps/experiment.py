@@ -21,6 +21,8 @@ from etils import epath
 
 from vitok import config as config_lib
 from vitok import errors, files
+from vitok.scaling import claims as claims_lib
+from vitok.scaling import table
 
 DEFAULT_PRESET = 'cpu'
 # Files of a unit's workdir: it has finished; it has failed, and why.
@@ -51,7 +53,7 @@ class Experiment:
     preset: one of the file's PRESETS.
     spec: as the command line gave it: path, colon, preset.
     about: docstring of the file.
-    claims: its CLAIMS.
+    claims: its CLAIMS, parsed.
     units: in the order in which they run.
     config: path of the base config.
     overrides: {dotted config key: value} of the user, for every unit.
@@ -96,7 +98,8 @@ class Experiment:
     return json.loads(json.dumps(dict(
         experiment=self.name, preset=self.preset, about=self.about,
         config=pathlib.Path(self.config).name, overrides=self.overrides,
-        claims=self.claims,
+        base=json.loads(config_lib.to_json(config_lib.load(self.config))),
+        claims=claims_lib.recorded(self.claims), rules=claims_lib.rules(),
         units=[dataclasses.asdict(unit) for unit in self.units])))
 
 
@@ -108,9 +111,9 @@ def load(spec: str, overrides: dict | None = None) -> Experiment:
     overrides: {dotted config key: value or text}.
 
   Raises:
-    InputError: an unknown file or preset, a file that is not an experiment,
-      or an override that is unknown, of the wrong type, or of a field which
-      the experiment itself varies.
+    InputError: an unknown file or preset, a file that is not an experiment, a
+      claim that cannot be judged (`claims.parse`), or an override that is
+      unknown, of the wrong type, or of a field which the experiment varies.
   """
   path, _, preset = spec.partition(':')
   module = config_lib.load_module(path, 'EXPERIMENT')
@@ -121,9 +124,11 @@ def load(spec: str, overrides: dict | None = None) -> Experiment:
   errors.one_of('EXPERIMENT', preset, tuple(module.PRESETS))
   units = tuple(module.units(preset))
   _check_names(path, units)
+  claims = claims_lib.parse(module.CLAIMS, columns={
+      *table.COLUMNS, *(name for unit in units for name in unit.factors)})
   experiment = Experiment(
       name=pathlib.Path(path).stem, preset=preset, spec=f'{path}:{preset}',
-      about=(module.__doc__ or '').strip(), claims=tuple(module.CLAIMS),
+      about=(module.__doc__ or '').strip(), claims=claims,
       units=units, overrides={},
       config=_base(path, getattr(module, 'CONFIG', 'configs/vitok.py')))
   return dataclasses.replace(
@@ -141,13 +146,20 @@ def record(experiment: Experiment, workdir) -> dict:
 
   Raises:
     InputError: the workdir holds another sweep (another experiment, preset,
-      units or overrides) or a run, or cannot be written.
+      units, overrides or base config), a run, or units without a sweep; or it
+      cannot be written.
   """
   path, new = epath.Path(workdir) / 'sweep.json', experiment.record()
   if not path.exists():
     if (path.parent / 'config.json').exists():
       raise errors.InputError('--workdir', str(workdir),
                               'holds a run, not a sweep', f'{workdir}-sweep')
+    for unit in experiment.units:
+      # Its rules would be written after its results.
+      if (path.parent / unit.name / 'config.json').exists():
+        raise errors.InputError(
+            '--workdir', str(workdir),
+            f'holds the unit {unit.name} but no sweep.json', f'{workdir}-2')
     try:
       files.write_text(path, json.dumps(new, indent=1) + '\n')
     except OSError as error:
@@ -161,6 +173,13 @@ def record(experiment: Experiment, workdir) -> dict:
       raise errors.InputError(
           '--workdir', str(workdir), _difference(field, old, new),
           f'{workdir}-2')
+  changed = config_lib.difference(*(
+      config_lib.from_json(json.dumps(one.get('base', new['base'])), str(path))
+      for one in (old, new)))
+  for key, (before, now) in changed.items():
+    raise errors.InputError(
+        '--workdir', str(workdir), f'holds a sweep whose {new["config"]} had '
+        f'config.{key}={before!r}, now {now!r}', f'{workdir}-2')
   return old
 
 
@@ -197,7 +216,8 @@ def _difference(field, old, new):
 def _base(path, config):
   """The base config: from the current folder, else beside the experiment."""
   beside = pathlib.Path(path).resolve().parent.parent / config
-  return config if pathlib.Path(config).is_file() else str(beside)
+  here = pathlib.Path(config).resolve()
+  return str(here if here.is_file() else beside)
 
 
 def _check_names(path, units):

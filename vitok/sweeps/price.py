@@ -15,7 +15,6 @@ from etils import epath
 from vitok import config as config_lib
 from vitok import errors, files, tasks
 from vitok.accounting import devices as devices_lib
-from vitok.scaling import claims as claims_lib
 from vitok.scaling import fits, runs, table
 from vitok.sweeps import text
 from vitok.sweeps.experiment import Experiment
@@ -96,7 +95,7 @@ def smallest_effects(experiment: Experiment, configs, described) -> dict:
          if unit.factors.get('role', 'law') == 'law']
   rows = table.rows(runs.Sweep(None, {}, (), tuple(law), {}, (), None))
   effects = {}
-  for claim in claims_lib.parse(experiment.claims):
+  for claim in experiment.claims:
     mine = [row for row in rows
             if all(row.get(key) == value for key, value in claim.where.items())]
     effects[claim.name] = (
@@ -119,7 +118,9 @@ def write(experiment: Experiment, workdir,
   if path.exists():
     return json.loads(path.read_text())
   value = value or price(experiment)
-  files.write_text(path, json.dumps(value, indent=1) + '\n')
+  # Many jobs of one sweep may start at once: the first one's price counts.
+  files.write_text(path, json.dumps(value, indent=1) + '\n', replace=False)
+  value = json.loads(path.read_text())
   hours = value['total']['hours']
   cost = '' if hours is None else (
       f', {text.duration(3600 * hours)} of training on {value["devices"]} x '

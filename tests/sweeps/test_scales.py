@@ -1,0 +1,18 @@
+"""The scales that experiments share."""
+
+import pytest
+
+from vitok import config as config_lib
+from vitok import sweeps
+
+
+@pytest.mark.parametrize('name', sweeps.SCALES)
+def test_a_scale_overrides_fields_with_absolute_rates(name):
+  config = config_lib.override(config_lib.default(), sweeps.SCALES[name])
+  assert config.optimizer.reference_batch == 0
+
+
+def test_every_scale_sets_the_same_fields_but_for_the_cpus_own():
+  cpu, *others = (set(scale) for scale in sweeps.SCALES.values())
+  shared = set.union(*others) - {'evaluation.count'}
+  assert all(shared <= scale for scale in (cpu, *others))
