@@ -31,6 +31,8 @@ setuptools.setup(
         'scipy>=1.13',  # statistics of fits
         'matplotlib>=3.9',  # figures
         'pillow>=11',  # reads and writes images
+        'av>=15.1',  # reads and writes video files
+        'safetensors>=0.5',  # weights of frozen networks, without pickle
         'scikit-image>=0.25',  # embedded photographs
         'scikit-learn>=1.6',  # embedded photographs that are held out
         'tqdm>=4.66',  # progress of long preparations

@@ -38,6 +38,7 @@ CASES = {
     'wrong type': [
         _case('batch_size=8.5', words=['config.batch_size', 'int', '8']),
         _case('batch_size=many', words=['config.batch_size', 'many']),
+        _case('seed=' + 200_000 * '-', words=['config.seed', 'int', '0']),
         _case('model.scan=yes', words=['config.model.scan', 'bool', 'True']),
         _case('data.flip=1', words=['config.data.flip', 'bool']),
         _case('optimizer.learning_rate=fast',
@@ -82,6 +83,8 @@ CASES = {
         _case(model='P/8', words=['P/8']),
         _case(model='P-N/1x2x3x4', words=['P-N/1x2x3x4']),
         _case(model='nonsense', words=['nonsense']),
+        _case(model='P-N/' + 5000 * '9', words=['config.model.name', 'PATCH']),
+        _case('batch_size=0x' + 5000 * 'f', words=['batch_size', 'too large']),
         _case('model.encoder.depth=-1', words=['depth', '-1']),
         _case('batch_size=0', words=['config.batch_size', '0', '1']),
         _case('optimizer.accumulate=3',
@@ -90,6 +93,7 @@ CASES = {
         _case('mesh.fsdp=-1', words=['mesh', '-1', 'replica']),
         _case('mesh.tensor=0', words=['config.mesh.tensor', '0']),
         _case('mesh.tensor=2', words=['config.mesh.tensor', '3 heads', '1']),
+        _case('mesh.tensor=3', words=['config.mesh.tensor', '512 mlp', '1']),
         _case('model.encoder.mlp_ratio=1e400',
               words=['config.model.encoder.mlp_ratio', 'inf', 'finite']),
         _case('model.decoder.mlp_ratio=-1.0',
@@ -121,6 +125,8 @@ CASES = {
               words=['config.sharding.rules', 'fdsp', 'fsdp']),
         _case("sharding.rules=(('layers', 'fsdp'),)",
               words=['config.sharding.rules', 'layers']),
+        _case("sharding.rules=(('embed', 'fsdp'), ('mlp', 'fsdp'))",
+              words=['config.sharding.rules', 'mlp and embed', 'kernel']),
         _case("optimizer.groups=({'match': '.*', 'learning_rate': -5.0},)",
               words=['groups', 'learning_rate', '-5.0', '0']),
         _case("optimizer.groups=({'match': '.*', 'frozen': True},)",
@@ -133,6 +139,13 @@ CASES = {
               words=['groups', 'rate', 'learning_rate']),
         _case('data.crop_scale=(0.9, 0.1)', words=['config.data.crop_scale']),
         _case('data.crop_ratio=(0.0, 1.0)', words=['config.data.crop_ratio']),
+        _case('data.stride=0', words=['config.data.stride', '0', '1']),
+        _case('data.frame_rate=-1.0', words=['config.data.frame_rate']),
+        _case('data.frame_rate=8.0', 'data.stride=2',
+              words=['config.data.stride', 'frame_rate=8.0', '1']),
+        _case('evaluation.clips=0', words=['config.evaluation.clips', '1']),
+        _case('evaluation.clips=2',
+              words=['config.evaluation.clips', 'images', '1']),
     ],
     'unknown choice': [
         _case('model.mlp=swiglo', words=['config.model.mlp', 'swiglu']),
@@ -156,6 +169,10 @@ CASES = {
         _case('data.sources=folder:{dir}/empty', words=['empty']),
         _case('data.sources=folder:{dir}/texts', words=['texts']),
         _case('data.sources=array_record:{dir}/none*', words=['none*']),
+        _case('data.sources=videos:{dir}/absent', words=['absent']),
+        _case('data.sources=videos:{dir}/texts',
+              words=['no video', '1 other file']),
+        _case('data.sources=video:{dir}/texts', words=['videos:PATH']),
         _case('data.sources=()', words=['config.data.sources']),
         _case('data.split=trian', words=['trian', 'train']),
         _case('data.split=train[50%', words=['train[50%']),
@@ -181,10 +198,27 @@ CASES = {
         _case('total_steps=200000', workdir='{dir}/run',
               words=['total_steps', '--extend']),
         _case(workdir='{dir}/broken', words=['broken/config.json']),
+        _case(workdir='{dir}/bytes', words=['bytes/config.json', 'utf-8']),
+        _case(workdir='{dir}/folder', words=['folder/config.json', 'Is a']),
         _case(workdir='{dir}/sweep', words=['sweep']),
     ],
-    'command line': [
+    "another run's parameters": [
         _case('init_from={dir}/nowhere', words=['init_from', 'nowhere']),
+        _case('init_from={dir}/run', words=['init_from', 'no checkpoint']),
+        _case('init_from={dir}/run/checkpoints/3',
+              words=['init_from', 'no checkpoint']),
+        _case('init_from={dir}/run', 'init_subtree=autoencoder/encodr',
+              words=['init_subtree', 'encodr', 'autoencoder/encoder']),
+        _case('init_subtree=autoencoder/encoder',
+              words=['init_subtree', 'autoencoder/encoder', 'init_from']),
+    ],
+    'command line': [
+        ([f'--config={CONFIG}:P-N/8', '--workdir=x', '--distributed', *SMALL],
+         ['--distributed', 'JAX_COORDINATOR_ADDRESS']),
+        (['--config={dir}/nothing.py', '--workdir=x'],
+         ['nothing.py', 'NoneType', 'ConfigDict']),
+        (['--config={dir}/plain.py', '--workdir=x'],
+         ['plain.py', 'dict', 'ConfigDict']),
         ([], ['--config']),
         ([f'--config={CONFIG}'], ['--workdir']),
         (['--config=configs/vitoc.py', '--workdir=x'], ['vitoc.py']),
@@ -208,6 +242,12 @@ def prepare(folder):
                      ('broken', '{"seed": ')):
     (folder / name).mkdir()
     (folder / name / 'config.json').write_text(text)
+  (folder / 'bytes').mkdir()
+  (folder / 'bytes' / 'config.json').write_bytes(b'{"seed": "\xff"}')
+  (folder / 'folder' / 'config.json').mkdir(parents=True)
+  for name, returned in (('nothing', None), ('plain', {'seed': 1})):
+    (folder / f'{name}.py').write_text(
+        f'def get_config():\n  return {returned}\n')
   (folder / 'sweep').mkdir()
   (folder / 'sweep' / 'sweep.json').write_text('{}')
 

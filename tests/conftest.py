@@ -25,9 +25,10 @@ if not flags.FLAGS.is_parsed():
 
 
 def pytest_configure(config):
-  run = os.environ.get('PYTEST_XDIST_TESTRUNUID', f'one-{os.getpid()}')
-  cache = pathlib.Path(tempfile.gettempdir()) / f'vitok-tests-{run}'
-  os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache))
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    # Workers inherit it; it goes with the process that made it.
+    config.compile_cache = tempfile.TemporaryDirectory(prefix='vitok-tests-')
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = config.compile_cache.name
   jax.config.update('jax_compilation_cache_dir',
                     os.environ['JAX_COMPILATION_CACHE_DIR'])
 

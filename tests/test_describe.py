@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from vitok import accounting, describe, sizes
+from vitok.models import positions
 
 
 def run(capsys, *flags):
@@ -67,6 +68,14 @@ def test_a_clip_of_one_tubelet_is_the_default(capsys):
   assert run(capsys, '--model=S-B/4x16')['frames'] == 4
 
 
+def test_a_sequence_of_any_length_is_arithmetic(capsys, monkeypatch):
+  monkeypatch.setattr(positions, 'coordinates', None)  # No table is made.
+  for name in ('rope2d', 'sincos'):
+    result = run(capsys, '--model=S-B/8', '--resolution=131072',
+                 f'--positions={name}')
+    assert result['tokens'] == 2**28
+
+
 def test_table_names_every_part(capsys):
   describe.main(['--model=S-B/16', '--remat=full', '--ema'])
   out = capsys.readouterr().out
@@ -86,6 +95,7 @@ def test_table_names_every_part(capsys):
     (['--positions=rope'], '--positions', 'rope'),
     (['--devices=3', '--fsdp=2'], '--devices', '2'),
     (['--model=S-L/16', '--devices=8', '--tensor=8'], '--tensor', '4'),
+    (['--model=P-N/8', '--devices=3', '--tensor=3'], '--tensor', '512 mlp'),
     (['--batch=0'], '--batch', '1'),
     (['--rezolution=256'], '--rezolution', '--resolution'),
 ])

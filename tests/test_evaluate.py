@@ -135,6 +135,21 @@ def test_unreadable_records_do_not_count(tmp_path):
     assert result['folder'] == str(tmp_path / 'run' / 'evaluation')
 
 
+def test_the_training_data_may_be_gone(tmp_path):
+  photos = tmp_path / 'photos'
+  photos.mkdir()
+  Image.new('RGB', (24, 24)).save(photos / '0.png')
+  tiny_run.make(tmp_path / 'run', data__sources=f'folder:{photos}',
+                evaluation__source='photographs',
+                init_from=f'{tmp_path}/gone')
+  shutil.rmtree(photos)
+  result = evaluate.evaluate(tmp_path / 'run')
+  assert result['metrics']['eval/count'] == COUNT
+  with pytest.raises(errors.InputError, match='config.evaluation.source'):
+    evaluate.evaluate(tmp_path / 'run', changes={
+        'evaluation.source': f'folder:{photos}'})
+
+
 def test_command_on_four_devices_gives_the_same(runs, result, tmp_path):
   shutil.copytree(runs / 'run', tmp_path / 'run')
   done = subprocess.run(

@@ -35,7 +35,7 @@ def test_the_process_keeps_its_number_and_arguments(program):
   process = start(program, 0)
   number, tunables, path, seconds = process.communicate()[0].split()
   assert int(number) == process.pid and seconds == '0'
-  assert 'hugetlb' in tunables and path == str(program)
+  assert 'mmap_threshold' in tunables and path == str(program)
 
 
 def test_a_users_own_choice_is_kept(program):

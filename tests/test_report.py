@@ -78,3 +78,27 @@ def test_as_a_program_it_starts_no_backend(tmp_path):
       env=os.environ, check=False)
   assert done.returncode == 2, done.stderr
   assert done.stderr.startswith('error: --workdir')
+
+
+def test_code_that_changed_after_launch_is_said_to_have(sweep):
+  path, workdir = sweep
+  stored = workdir / 'sweep.json'
+  stored.write_text(json.dumps(
+      json.loads(stored.read_text()) | dict(rules='0' * 64)))
+  with open(report.report(str(path), str(workdir))) as file:
+    assert 'by other code than that of the launch' in file.read()
+
+
+@pytest.mark.parametrize('name, content', [
+    ('sweep.json', '{"experiment": "tiny", "preset": "cpu"}'),
+    ('p8c2-s0/evaluation/protocol.json', '{"id": "ab'),
+    ('p8c2-s0/evaluation/400.npz', '')])
+def test_a_damaged_sweep_exits_with_2_and_names_the_file(
+    sweep, capsys, name, content):
+  path, workdir = sweep
+  (workdir / name).write_text(content)
+  with pytest.raises(SystemExit) as caught:
+    report.main([str(path), f'--workdir={workdir}'])
+  assert caught.value.code == 2
+  error = capsys.readouterr().err
+  assert len(error.splitlines()) == 1 and str(workdir / name) in error

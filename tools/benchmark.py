@@ -45,7 +45,7 @@ import timing
 from PIL import Image
 
 from vitok import config as config_lib
-from vitok import data, errors, files, sizes, validation
+from vitok import data, errors, files, process, sizes, validation
 from vitok.accounting import devices
 from vitok.data import photographs
 from vitok.models import layers
@@ -331,4 +331,5 @@ def main():
 
 
 if __name__ == '__main__':
+  process.start()  # The allocator that training has; PyTorch gets it too.
   sys.exit(main())

@@ -14,7 +14,9 @@ hashes, and `equal`. Exit code 0 only if all agree and no phase was spared.
 
 The phase is what the trainer writes into $VITOK_PHASE_FILE, but `mid-save` is
 what the disk shows after the kill: a checkpoint that is half written or half
-deleted. `report` is the end of a run: flushing, DONE, closing.
+deleted. `report` is the end of a run: flushing, DONE, closing. The trainer is
+held at the beginning of the phase aimed at until this program has seen it: a
+busy machine makes it late, not blind.
 """
 
 import collections
@@ -39,8 +41,10 @@ from vitok.training import checkpoints
 DONE = 'DONE'
 REQUIRED = ('compile', 'step', 'evaluation', 'mid-save', 'report')
 _NAMES = dict(data='step', eval='evaluation')  # Of the trainer's clock.
+_BUCKETS = dict(evaluation='eval')
 _FIELDS = ('step', 'params', 'opt', 'ema', 'stats')
 _POLL = 0.001  # Seconds.
+_SHORT = 0.1  # Seconds; a phase as short is killed at its beginning.
 _PATIENCE = 300  # Seconds until a silent process counts as hung.
 CONFIG = {
     'seed': 3, 'total_steps': 48, 'batch_size': 4, 'ema_decay': 0.9,
@@ -69,7 +73,8 @@ class Trainer:
       durations: {phase: [seconds]}, filled with what is seen on the way.
       target: the phase in which to kill; None: never.
       visit: how many visits of that phase to let pass.
-      where: in [0, 1), the moment, as a share of the phase's usual duration.
+      where: in [0, 1), the moment, as a share of the phase's usual duration;
+        0: at its very beginning.
 
     Returns:
       The phase in which it died, or None if it ended by itself.
@@ -80,6 +85,10 @@ class Trainer:
     self.starts += 1
     self._stale = set(self._half())  # Of the last kill; not yet cleaned up.
     self._phase_file.unlink(missing_ok=True)
+    hold = self._phase_file.with_name(
+        f'{self._phase_file.name}.hold-{_BUCKETS.get(target, target)}')
+    if target and visit == 0:
+      hold.touch()
     env = dict(os.environ, JAX_PLATFORMS='cpu',
                VITOK_PHASE_FILE=str(self._phase_file),
                JAX_COMPILATION_CACHE_DIR=str(self._cache),
@@ -95,11 +104,12 @@ class Trainer:
           env=env, stdout=log, stderr=log, start_new_session=True,
           cwd=pathlib.Path(__file__).parents[1])
     try:
-      self._watch(process, durations, target, visit, where)
+      self._watch(process, durations, target, visit, where, hold)
     finally:
       if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
       process.wait()
+      hold.unlink(missing_ok=True)
     if process.returncode == -signal.SIGKILL:
       return self._phase()
     if process.returncode or not (self.workdir / DONE).exists():
@@ -107,7 +117,7 @@ class Trainer:
                          f'{self._log.read_text()[-3000:]}')
     return None
 
-  def _watch(self, process, durations, target, visit, where):
+  def _watch(self, process, durations, target, visit, where, hold):
     phase, since = 'start', time.monotonic()
     while process.poll() is None:
       now, before = time.monotonic(), phase
@@ -117,7 +127,10 @@ class Trainer:
         since = now
         if phase == target:
           if visit == 0:
-            time.sleep(where * statistics.median(durations[phase] or [0.05]))
+            usual = statistics.median(durations[phase] or [0.05])
+            if where and usual > _SHORT:  # Or it is over when we wake up.
+              hold.unlink(missing_ok=True)
+              time.sleep(where * usual)
             return
           visit -= 1
       if now - since > _PATIENCE:
@@ -200,15 +213,19 @@ def kill_until(kills, seed, workdir, say):
   first.run(durations)
   expected = outcome(first.workdir)
   say(f'uninterrupted: {time.monotonic() - began:.0f} s')
-  starts, rounds, different = 0, 0, {}
+  starts, rounds, different, missed = 0, 0, {}, set()
   # The bound on rounds: a phase may be out of reach, and its zero is shown.
-  while aim(counts, kills, rng) and rounds < kills + len(REQUIRED):
+  while aim(counts, kills, rng) and rounds < kills + 2 * len(REQUIRED):
     trainer = Trainer(workdir / f'round{rounds}', cache)
     while not (trainer.workdir / DONE).exists():
       target = aim(counts, kills, rng)
       visit = 0 if target in ('compile', 'report') else rng.randrange(2)
-      phase = trainer.run(durations, target, visit, rng.random())
-      if phase:
+      # What was missed once may be shorter here than it was before.
+      where = 0.0 if target in missed else rng.random()
+      phase = trainer.run(durations, target, visit, where)
+      if phase is None:
+        missed.add(target)
+      else:
         counts[phase] += 1
         say(f'round {rounds}: aimed at {target}, killed in {phase}')
     if bad := differences(expected, outcome(trainer.workdir)):

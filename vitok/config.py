@@ -58,7 +58,9 @@ def default():
           weights=(),  # One per source; (): equal.
           split='train',
           resolution=256,
-          frames=1,
+          frames=1,  # Of a clip.
+          stride=1,  # Frames of a video from one of a clip to the next.
+          frame_rate=0.0,  # Of a clip, a second; 0: as `stride` says.
           crop='random_resized',
           crop_scale=(0.8, 1.0),
           crop_ratio=(0.75, 4 / 3),
@@ -74,6 +76,7 @@ def default():
           split='test',
           batch_size=256,
           count=0,  # 0: the whole split.
+          clips=1,  # Of each video, evenly spread; 1: its centre.
           crop='center',
           filter='bilinear',
           grid=8,  # Images kept with their reconstruction.
@@ -194,6 +197,10 @@ def load(spec):
     raise errors.InputError(
         '--config', spec, f'fails: {type(error).__name__}: {error}'
     ) from error
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise errors.InputError(
+        '--config', spec, f'get_config returns a {type(config).__name__}, not '
+        'a ConfigDict', 'config = vitok.config.default(); ...; return config')
   expected, actual = set(flatten(default())), set(flatten(config))
   if expected != actual:
     odd = sorted(expected ^ actual)[0]
@@ -230,6 +237,15 @@ def load_module(path, key):
 def to_json(config):
   """The resolved config as text: one field a line, keys sorted."""
   return json.dumps(config.to_dict(), indent=2, sort_keys=True) + '\n'
+
+
+def read(path):
+  """The config of the file `path` (`epath.Path`) that holds `to_json`'s."""
+  try:
+    return from_json(path.read_text(), str(path))
+  except (OSError, UnicodeDecodeError) as error:
+    raise errors.InputError(
+        str(path), None, f'cannot be read: {error}') from error
 
 
 def from_json(text, key='config.json'):
@@ -308,7 +324,7 @@ def _typed(key, value, like):
   if isinstance(value, str) and kind is not str:
     try:
       value = ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
       if kind is not tuple:  # A bare word is a tuple of one string.
         raise errors.InputError(
             key, value, f'is not of type {kind.__name__}', repr(like)
@@ -324,6 +340,8 @@ def _typed(key, value, like):
 
 def _one(key, value, kind, example):
   """`value` as a `kind` (JSON's list is a tuple, an int also a float)."""
+  if type(value) is int and value.bit_length() > 2000:  # Too long to print.
+    raise errors.InputError(key, None, 'is too large a number', repr(example))
   if kind is tuple and isinstance(value, list):
     value = tuple(value)
   if kind is float and type(value) is int:

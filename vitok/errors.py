@@ -24,9 +24,15 @@ class InputError(ValueError):
   def __init__(self, key, value, reason, nearest=None):
     self.key, self.value = key, value
     self.reason, self.nearest = reason, nearest
-    shown = f'{key}' if value is None else f'{key}={value!r}'
+    shown = f'{key}' if value is None else f'{key}={_short(value)}'
     hint = f'; nearest valid choice: {nearest}' if nearest is not None else ''
     super().__init__(' '.join(f'{shown}: {reason}{hint}'.split()))
+
+
+def _short(value):
+  """`repr` with the middle of a very long one left out."""
+  text = repr(value)
+  return text if len(text) <= 1000 else f'{text[:100]}...{text[-100:]}'
 
 
 def nearest(word, choices):

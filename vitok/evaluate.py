@@ -63,7 +63,7 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
               leaf for leaf in config_lib.flatten(config)
               if leaf.startswith(_MAY_CHANGE)]))
   config_lib.override(config, changes or {})
-  validation.check(config)
+  validation.check(config, 'evaluation')
   built = program.Program(config, devices)
   state, step = loading.restore_state(workdir, built.abstract, checkpoint)
   arguments = built.run_arguments(config)

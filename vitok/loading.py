@@ -55,7 +55,7 @@ def read_config(workdir: epath.PathLike,
   if checkpoint is not None and str(checkpoint) not in steps:
     raise errors.InputError('--checkpoint', checkpoint, f'is not in {folder}',
                             errors.nearest(checkpoint, steps))
-  return config_lib.from_json(path.read_text(), str(path))
+  return config_lib.read(path)
 
 
 def load(workdir: epath.PathLike, checkpoint: int | None = None

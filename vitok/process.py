@@ -8,9 +8,9 @@ from collections.abc import Callable
 # XLA's CPU backend allocates a step's temporaries anew at each step. By default
 # glibc maps them from the kernel and returns them at once, so each page is
 # faulted in and zeroed every step: a quarter of the time of a small model.
-# Kept on the heap, in huge pages, they are touched once.
+# Kept on the heap they are touched once. (Huge pages as well made S-B/16 slower
+# by a quarter where other large arrays come and go.)
 _MALLOC = ':'.join((
-    'glibc.malloc.hugetlb=1',
     f'glibc.malloc.mmap_threshold={2**32}',
     f'glibc.malloc.trim_threshold={2**32}',
 ))

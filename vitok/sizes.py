@@ -73,8 +73,9 @@ TOWERS = {
 }
 CHANNELS = 16  # Of a name that does not say: the paper's default.
 
-_TOWER = r'([A-Z])(?:w(\d+))?(?:d(\d+))?(?:h(\d+))?(?:m(\d+(?:\.\d+)?))?'
-_NAME = re.compile(rf'{_TOWER}-{_TOWER}/(\d+)(?:x(\d+))?(?:x(\d+))?')
+_N = r'(\d{1,99})'  # Python reads no number of thousands of digits.
+_TOWER = rf'([A-Z])(?:w{_N})?(?:d{_N})?(?:h{_N})?(?:m(\d+(?:\.\d+)?))?'
+_NAME = re.compile(rf'{_TOWER}-{_TOWER}/{_N}(?:x{_N})?(?:x{_N})?')
 # Field of a tower -> the most it may be.
 _MOST = {'width': 2**20, 'depth': 2**12, 'heads': 2**16, 'mlp_ratio': 2**10}
 _FIELDS = tuple(_MOST)

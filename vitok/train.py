@@ -3,7 +3,9 @@
   --config=configs/vitok.py:S-B/16   config file and its argument
   --workdir=runs/sb16                where everything is written
   --config.optimizer.learning_rate=3e-4   overrides a field, any number of them
-  --extend                           train a finished run for more steps
+  --extend                           train a finished run for more steps; the
+                                     schedule is then the longer run's, so the
+                                     learning rate jumps where it goes on
   --distributed                      several processes (SLURM, TPU pods, ...)
 
 Run it again to go on after a stop. SIGTERM saves and leaves with exit code 0;

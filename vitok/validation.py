@@ -5,16 +5,15 @@ and the nearest valid choice. It reads files (does the source exist?) but
 starts no JAX backend, so a mistake costs seconds and not a pod's time.
 """
 
+import itertools
 import math
-import os
 
 import jax
 from etils import epath
 
 from vitok import config as config_lib
-from vitok import data, errors, sizes, tasks
-from vitok.accounting.sharding import BATCH_AXES
-from vitok.training import mesh, optimizers, step
+from vitok import data, errors, files, sizes, tasks
+from vitok.training import checkpoints, mesh, optimizers, step
 
 _MOST = 2**31 - 1  # Of what devices count in int32.
 
@@ -27,11 +26,14 @@ _RANGES = {
     'loss.kl_weight': (0, 1e9),
     'data.resolution': (1, 2**14),
     'data.frames': (1, 2**14),
+    'data.stride': (1, 2**14),
+    'data.frame_rate': (0, 1000),
     'data.workers': (0, 1024),
     'data.prefetch': (1, 1024),
     'evaluation.every': (0, _MOST),
     'evaluation.batch_size': (1, _MOST),
     'evaluation.count': (0, _MOST),
+    'evaluation.clips': (1, 2**14),
     'evaluation.grid': (1, 256),
     'evaluation.coded': (0, _MOST),
     'optimizer.learning_rate': (1e-12, 1e3),
@@ -53,9 +55,19 @@ _RANGES = {
     'profile.steps': (0, 1000),
 }
 
+# Fields that may be at odds with the shapes of the state: unless they are the
+# default's, it is traced, for a fifth of a second.
+_OF_STATE = ('task', 'init_subtree', 'optimizer.groups', 'mesh.tensor',
+             'sharding.rules')
 
-def check(config):
+
+def check(config, part='all'):
   """Refuses a config that cannot run.
+
+  Args:
+    config: of a run.
+    part: 'evaluation' asks nothing that only training needs: its data, the
+      run it started from.
 
   Raises:
     errors.InputError: for the first field at fault.
@@ -71,17 +83,23 @@ def check(config):
   errors.one_of('config.loss.kl_reduction', config.loss.kl_reduction,
                 ('mean', 'sum'))
   task = tasks.build(config)  # Refuses what the model and the loss do not know.
-  _check_optimizer(config, task)
-  _check_mesh(config, sizes.from_config(config.model))
-  _check_profile(config)
-  if config.init_from and not epath.Path(config.init_from).is_dir():
-    raise errors.InputError('config.init_from', config.init_from,
-                            'is no workdir: there is no such folder')
-  data.check(config)
+  _check_mesh(config)
+  if part == 'all':
+    _check_optimizer(config)
+    _check_rows(config)
+    _check_profile(config)
+    if config.init_subtree and not config.init_from:
+      raise errors.InputError('config.init_subtree', config.init_subtree,
+                              'is a part of config.init_from, which is empty')
+  usual = config_lib.flatten(config_lib.default())
+  if any(leaves[key] != usual[key] for key in _OF_STATE):
+    _check_state(config, task)
+  data.check(config, part)
 
 
 def check_workdir(workdir, config, *, extend=False):
-  """Refuses a workdir that cannot be written or holds another run.
+  """Refuses a workdir that cannot be written, holds another run, or would
+  start from a run that is not there.
 
   Args:
     workdir: path, local or `gs://`; made if it does not exist.
@@ -92,16 +110,21 @@ def check_workdir(workdir, config, *, extend=False):
     errors.InputError: with the file or the field at fault.
   """
   workdir = epath.Path(workdir)
-  probe = workdir / f'.write_test_{os.getpid()}'
+  probe = files.own_name(workdir / 'write_test')
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     probe.write_text('')
-    probe.unlink()
+    probe.unlink(missing_ok=True)
   except OSError as error:
     raise errors.InputError(
         '--workdir', str(workdir),
         f'cannot be written: {error.strerror or error}',
         f'runs/{workdir.name}') from error
+  # A run that goes on needs its source no more.
+  if config.init_from and not (checkpoints.exist(workdir)
+                               or checkpoints.exist(config.init_from)):
+    raise errors.InputError('config.init_from', config.init_from,
+                            'holds no checkpoint')
   stored = workdir / 'config.json'
   if not stored.exists():
     others = sorted(p.name for p in workdir.iterdir()
@@ -110,7 +133,7 @@ def check_workdir(workdir, config, *, extend=False):
       raise errors.InputError('--workdir', str(workdir),
                               'holds a sweep, not a run', workdir / 'run')
     return
-  old = config_lib.from_json(stored.read_text(), str(stored))
+  old = config_lib.read(stored)
   changed = config_lib.difference(old, config)
   if extend and config.total_steps > old.total_steps:
     changed.pop('total_steps', None)
@@ -129,7 +152,7 @@ def check_workdir(workdir, config, *, extend=False):
         f'{workdir} holds a run with {before!r}{more}', hint)
 
 
-def _check_optimizer(config, task):
+def _check_optimizer(config):
   optimizer = config.optimizer
   optimizers.schedule(optimizer, config.batch_size, config.total_steps)
   if config.batch_size % optimizer.accumulate:
@@ -137,12 +160,27 @@ def _check_optimizer(config, task):
         'config.optimizer.accumulate', optimizer.accumulate,
         f'does not divide config.batch_size={config.batch_size}',
         math.gcd(config.batch_size, optimizer.accumulate))
-  if optimizer.groups:  # Does each match a parameter? Abstract, no device.
-    jax.eval_shape(lambda: step.init(
-        task, config, step.Run(jax.random.key(0), 1.0, 1.0)))
 
 
-def _check_mesh(config, size):
+def _check_state(config, task):
+  """Groups, sharding and subtree must fit the state's shapes; no device."""
+  state = jax.eval_shape(lambda: step.init(
+      task, config, step.Run(jax.random.key(0), 1.0, 1.0)))
+  # -1: when devices are known.
+  axes = {axis: max(1, config.mesh[axis]) for axis in mesh.AXES}
+  sizes.from_config(config.model).check_tensor(axes['tensor'])
+  mesh.state_shardings(state, jax.sharding.AbstractMesh(
+      tuple(axes.values()), tuple(axes)), config.sharding)
+  subtree = config.init_subtree
+  paths = {path for name in checkpoints.flat(mesh.unbox(state.params))
+           for path in itertools.accumulate(name.split('/'), '{}/{}'.format)}
+  if subtree and subtree not in paths:
+    raise errors.InputError('config.init_subtree', subtree,
+                            'is no path of parameters of this model',
+                            errors.nearest(subtree, sorted(paths)))
+
+
+def _check_mesh(config):
   axes = config.mesh.to_dict()
   for axis, ways in axes.items():
     if ways < 1 and ways != -1:
@@ -152,7 +190,10 @@ def _check_mesh(config, size):
   if len(free) > 1:
     raise errors.InputError(f'config.mesh.{free[1]}', -1,
                             f'only one axis may be -1; {free[0]} is too', 1)
-  ways = math.prod(max(1, axes[axis]) for axis in BATCH_AXES)
+
+
+def _check_rows(config):
+  ways = math.prod(max(1, config.mesh[axis]) for axis in mesh.BATCH_AXES)
   rows = config.batch_size // config.optimizer.accumulate
   if rows % ways:
     raise errors.InputError(
@@ -160,8 +201,6 @@ def _check_mesh(config, size):
         f'{rows} rows per micro-batch do not divide among {ways} devices '
         '(config.mesh.replica x config.mesh.fsdp)',
         max(1, round(rows / ways)) * ways * config.optimizer.accumulate)
-  size.check_tensor(max(1, axes['tensor']))  # -1: when devices are known.
-  mesh.read_rules(config.sharding)
 
 
 def _check_profile(config):

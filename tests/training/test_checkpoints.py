@@ -165,12 +165,18 @@ def _truncate(checkpoint):
   os.truncate(_array_file(checkpoint, 'opt'), 100)
 
 
+def _manifest_as_folder(checkpoint):
+  (checkpoint / manifest.NAME).unlink()
+  (checkpoint / manifest.NAME).mkdir()
+
+
 DAMAGE = {
     'flipped bit': (_flip_bit, 'has changed'),
     'truncated': (_truncate, 'has 100 bytes, not'),
     'missing file': (lambda c: _array_file(c).unlink(), 'cannot be read'),
     'no meta': (lambda c: (c / 'meta' / 'metadata').unlink(), 'meta/metadata'),
     'no manifest': (lambda c: (c / manifest.NAME).unlink(), 'no manifest'),
+    'manifest a folder': (_manifest_as_folder, 'manifest is unreadable'),
 }
 
 
@@ -199,9 +205,11 @@ def test_without_any_whole_checkpoint_nothing_starts_afresh(tmp_path, kind):
     assert part in str(caught.value)
 
 
-def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(tmp_path):
+@pytest.mark.parametrize('harm', [_flip_bit, _manifest_as_folder])
+def test_a_damaged_checkpoint_is_replaced_when_its_step_comes_again(
+    tmp_path, harm):
   _save(tmp_path, [2, 4])
-  _flip_bit(tmp_path / 'checkpoints' / '4')
+  harm(tmp_path / 'checkpoints' / '4')
   saver = _open(tmp_path)
   saver.restore(_abstract(_state()))
   assert saver.should_save(4)

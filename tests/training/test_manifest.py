@@ -50,6 +50,7 @@ def test_damage_is_named(directory, harm, reason):
     (_truncate, 'manifest is unreadable'),
     (lambda path: path.write_text('[]'), 'manifest is unreadable'),
     (lambda path: path.write_bytes(b'\xff\xfe'), 'manifest is unreadable'),
+    (lambda path: path.unlink() or path.mkdir(), 'manifest is unreadable'),
 ])
 def test_a_damaged_manifest_is_damage(directory, harm, reason):
   harm(directory / manifest.NAME)

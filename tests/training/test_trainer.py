@@ -1,6 +1,7 @@
 """The loop's contract: order, resumption, stops, and what it leaves behind."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -106,6 +107,15 @@ def test_more_steps_need_the_flag(whole, programs, tmp_path):
   assert [line['step'] for line in runs.lines(tmp_path)] == [0, 2, 4, 6, 8]
 
 
+def test_a_done_that_was_cut_off_is_written_again(whole, programs, tmp_path):
+  shutil.copytree(whole, tmp_path / 'run')
+  (tmp_path / 'run' / 'DONE').write_text('')
+  done = trainer.train(runs.tiny(), tmp_path / 'run', programs=programs)
+  assert done == json.loads((tmp_path / 'run' / 'DONE').read_text())
+  assert done['metrics'] == json.loads((whole / 'DONE').read_text())['metrics']
+  runs.assert_same(tmp_path / 'run', whole)
+
+
 def test_another_seed_gives_another_run(whole, programs, tmp_path):
   trainer.train(runs.tiny(seed=1), tmp_path, programs=programs)
   assert runs.lines(tmp_path)[-1] != runs.lines(whole)[-1]
@@ -198,6 +208,23 @@ def test_init_from_tells_what_fits_and_is_recorded(
   model = json.loads((tmp_path / 'model.json').read_text())
   assert model['origin']['workdir'] == str(whole)
   assert model['origin']['step'] == 6
+
+
+def test_a_run_goes_on_without_its_source_and_from_another_folder(
+    whole, programs, tmp_path, monkeypatch):
+  shutil.copytree(whole, tmp_path / 'source')
+  config = runs.tiny(init_from='source', total_steps=1)
+  monkeypatch.chdir(tmp_path)
+  trainer.train(config, tmp_path / 'run', programs=programs)
+  trainer.train(config, tmp_path / 'run')  # Compares equal to what it stored.
+  assert config.init_from == 'source'
+  stored = json.loads((tmp_path / 'run' / 'config.json').read_text())
+  assert stored['init_from'] == str(tmp_path / 'source')
+  shutil.rmtree(tmp_path / 'source')
+  monkeypatch.chdir('/')
+  more = runs.tiny(init_from=stored['init_from'], total_steps=2)
+  done = trainer.train(more, tmp_path / 'run', extend=True, programs=programs)
+  assert done['step'] == 2
 
 
 def test_init_from_a_model_without_common_parameters_is_refused(

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from vitok import errors
 from vitok.training import writers
 
 
@@ -24,6 +25,20 @@ def test_lines_survive_reopening_and_later_ones_are_dropped(tmp_path):
   read = [json.loads(line)
           for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
   assert read == [{'step': 0, 'x': 0.0}, {'step': 5, 'x': 5 / 3}]
+
+
+def test_a_last_line_that_was_cut_off_is_dropped(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  path.write_bytes(b'{"step": 0}\n{"step": 5, "x": "\xc3')
+  log = writers.MetricLog(tmp_path)
+  log.drop_after(5)
+  assert path.read_text() == '{"step": 0}\n'
+
+
+def test_another_line_that_is_none_is_refused_by_its_number(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 0}\n{"st\n{"step": 9}\n')
+  with pytest.raises(errors.InputError, match='metrics.jsonl: line 2 of 3'):
+    writers.MetricLog(tmp_path)
 
 
 def test_only_the_process_that_writes_touches_the_file(tmp_path):

@@ -60,7 +60,7 @@ class Checkpoints:
       config: fields `every` (steps; 0: only when asked), `keep` (the newest
         so many), `keep_every` (and each multiple of this; 0: none).
     """
-    self.directory = _absolute(workdir) / DIRECTORY
+    self.directory = absolute(workdir) / DIRECTORY
     self._config = config
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
     self._thread, self._error = None, None
@@ -224,7 +224,8 @@ class Checkpoints:
     self._write_journal(steps)
     for step in steps:
       path = self.directory / str(step)
-      (path / manifest.NAME).unlink(missing_ok=True)
+      if (path / manifest.NAME).is_file():  # A damaged one may be a folder.
+        (path / manifest.NAME).unlink()
       path.rmtree()
       self._damaged.discard(step)
     self._write_journal([])
@@ -259,11 +260,8 @@ def restore_params(path: epath.PathLike, subtree: str = '',
     errors.InputError: no such checkpoint, field or subtree.
     CheckpointError: there are checkpoints, and none is whole.
   """
-  path = _absolute(path)
-  if path.name.isdigit() and path.parent.name == DIRECTORY:
-    directory, step = path.parent, int(path.name)
-  else:
-    directory = path / DIRECTORY
+  directory, named = _locate(path)
+  step = step if named is None else named
   step = _newest_whole(directory, step, (field, 'meta'), set())
   if step is None:
     raise errors.InputError('checkpoint', str(path), 'holds no checkpoint')
@@ -298,10 +296,25 @@ def unfinished(directory: epath.PathLike) -> set[str]:
       and not (path / manifest.NAME).exists())}
 
 
-def _absolute(path):
-  """Orbax takes no relative path; an object store's is never relative."""
+def absolute(path: epath.PathLike) -> epath.Path:
+  """As Orbax takes it; an object store's path is never relative."""
   path = os.fspath(path)
   return epath.Path(path if '://' in path else os.path.abspath(path))
+
+
+def exist(path: epath.PathLike) -> bool:
+  """Whether `path`, as `restore_params` takes it, holds any, whole or not."""
+  directory, step = _locate(path)
+  steps = _steps(directory)
+  return bool(steps) if step is None else step in steps
+
+
+def _locate(path):
+  """The folder of the checkpoints, and the step if `path` is one of them."""
+  path = absolute(path)
+  if path.name.isdigit() and path.parent.name == DIRECTORY:
+    return path.parent, int(path.name)
+  return path / DIRECTORY, None
 
 
 def _newest_whole(directory, step, parts, damaged):

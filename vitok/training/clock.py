@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from vitok import files
 
@@ -18,7 +18,8 @@ class Clock:
   cost of a run survives its restarts.
 
   Where the environment variable VITOK_PHASE_FILE names a file, it holds the
-  present bucket: a program that kills runs on purpose reads it.
+  present bucket: a program that kills runs on purpose reads it. A run waits at
+  the door of a bucket while a file of that name and `.hold-<bucket>` exists.
   """
 
   def __init__(self):
@@ -33,15 +34,26 @@ class Clock:
     self.bucket, self._since = bucket, now
     if self._phase_file and bucket != before:
       files.write_text(self._phase_file, bucket)
+      while os.path.exists(f'{self._phase_file}.hold-{bucket}'):
+        time.sleep(0.001)
     return before
 
   @contextlib.contextmanager
-  def at(self, bucket: str) -> Iterator[None]:
-    """Charges what happens inside to `bucket`."""
+  def at(self, bucket: str,
+         hidden: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Charges what happens inside to `bucket`.
+
+    Args:
+      bucket: one of `BUCKETS`.
+      hidden: asked at the end: did the device compute all the while? Then
+        nothing was lost, and the time stays with the bucket around this one.
+    """
     before = self.enter(bucket)
     try:
       yield
     finally:
+      if hidden():
+        self.bucket = before
       self.enter(before)
 
   def read(self) -> dict[str, float]:

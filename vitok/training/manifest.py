@@ -54,7 +54,7 @@ def verify(directory: epath.PathLike, parts: tuple[str, ...] = ()) -> None:
              if not parts or name.split('/')[0] in (name, *parts)}
   except FileNotFoundError:
     raise Damaged('it has no manifest') from None
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
+  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
     raise Damaged(f'its manifest is unreadable ({error!r})') from error
 
   def compare(name):

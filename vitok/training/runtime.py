@@ -10,6 +10,8 @@ import jax
 from absl import flags
 from absl import logging as absl_logging
 
+from vitok import errors
+
 
 def prepare(distributed: bool = False):
   """Makes this process ready; starts no backend unless it is distributed.
@@ -21,6 +23,9 @@ def prepare(distributed: bool = False):
     distributed: whether to join the other processes of the job, which JAX
       finds by itself (TPU pods, SLURM, Open MPI, Kubernetes) or through
       JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+
+  Raises:
+    errors.InputError: neither tells of the other processes.
   """
   if hasattr(signal, 'SIGUSR1') and sys.__stderr__ is not None:
     faulthandler.register(signal.SIGUSR1, sys.__stderr__, all_threads=True)
@@ -35,8 +40,14 @@ def prepare(distributed: bool = False):
     address = os.environ.get('JAX_COORDINATOR_ADDRESS')
     count = os.environ.get('JAX_NUM_PROCESSES')
     number = os.environ.get('JAX_PROCESS_ID')
-    jax.distributed.initialize(
-        address, count and int(count), number and int(number))
+    try:
+      jax.distributed.initialize(
+          address, count and int(count), number and int(number))
+    except ValueError as error:
+      raise errors.InputError(
+          '--distributed', None, f'finds no other process: {error}',
+          'leave it out, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES '
+          'and JAX_PROCESS_ID') from error
     sys.excepthook = _leave
 
 

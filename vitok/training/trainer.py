@@ -61,6 +61,9 @@ def train(config: Any, workdir: Any, *, extend: bool = False,
   clock = clock_lib.Clock()
   workdir = epath.Path(workdir)
   validation.check(config)
+  if config.init_from:  # To go on from another folder is to go on.
+    config = config.copy_and_resolve_references()
+    config.init_from = str(checkpoints_lib.absolute(config.init_from))
   validation.check_workdir(workdir, config, extend=extend)
   done = _read_done(workdir)
   if done is not None and done['step'] >= config.total_steps:
@@ -142,7 +145,7 @@ class _Run:
         self._save()
       if self.step >= total:
         return self._finish()
-      with self.clock.at('data'):
+      with self.clock.at('data', hidden=self._device_is_busy):
         batch = next(self.batches)
       if step_function is None:
         with self.clock.at('compile'):
@@ -154,6 +157,11 @@ class _Run:
       # The device is busy with the next update: now read the last one.
       self._write_line()
       self.step, self.made, self.values = self.step + 1, made, {}
+
+  def _device_is_busy(self) -> bool:
+    """Whether the newest update is still being computed."""
+    made = (self.made or {}).get('committed')
+    return isinstance(made, jax.Array) and not made.is_ready()
 
   def _evaluation_due(self):
     every, step = self.config.evaluation.every, self.step
@@ -316,5 +324,6 @@ class _Run:
 
 
 def _read_done(workdir):
-  path = workdir / DONE
-  return json.loads(path.read_text()) if path.exists() else None
+  """What `DONE` holds; None if there is none, or one that was cut off."""
+  with contextlib.suppress(FileNotFoundError, ValueError):
+    return json.loads((workdir / DONE).read_text())

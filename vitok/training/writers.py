@@ -9,7 +9,7 @@ from typing import Any
 
 from etils import epath
 
-from vitok import files
+from vitok import errors, files
 
 _FLUSH_SECONDS = 10.0
 
@@ -33,10 +33,23 @@ class MetricLog:
     self._writes = writes
     self.path = epath.Path(workdir) / 'metrics.jsonl'
     self.lines: list[dict[str, Any]] = []
-    if self.path.exists():
-      self.lines = [json.loads(line)
-                    for line in self.path.read_text().splitlines()]
     self._flushed_at, self._dirty = time.monotonic(), False
+    if self.path.exists():
+      self._read(self.path.read_bytes().splitlines())
+
+  def _read(self, lines):
+    """Keeps all lines but a last one that was cut off."""
+    for number, line in enumerate(lines, 1):
+      try:
+        line = json.loads(line)
+        int(line['step'])
+      except (ValueError, KeyError, TypeError):
+        if number < len(lines):
+          raise errors.InputError(str(self.path), None, f'line {number} of '
+                                  f'{len(lines)} is not of a log') from None
+        self._dirty = True
+        return
+      self.lines.append(line)
 
   def drop_after(self, step: int):
     """Forgets the lines of steps after `step` (-1: all of them)."""

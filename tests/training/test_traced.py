@@ -1,0 +1,58 @@
+"""Init and one step of each config, traced without a device."""
+
+import functools
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from vitok import config as config_lib
+from vitok import sweeps, tasks
+from vitok.training import mesh, program, step
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
+EXPERIMENTS = sorted((ROOT / 'experiments').glob('*.py'))
+PRESETS = ('cpu', 'gpu1', 'gpu', 'paper')
+
+
+@functools.cache
+def _trace(fields):
+  """Shapes of the state, and of what an update makes of it and a batch."""
+  config = config_lib.override(config_lib.default(), json.loads(fields))
+  task, side = tasks.build(config), config.data.resolution
+  run = jax.eval_shape(lambda: step.Run(jax.random.key(0), jnp.float32(1),
+                                        jnp.float32(1)))
+  state = mesh.unbox(jax.eval_shape(
+      functools.partial(step.init, task, config), run))
+  spec, rows = jax.ShapeDtypeStruct, (config.batch_size,)
+  batch = {
+      'image': spec((*rows, config.data.frames, side, side, 3), jnp.float32),
+      'mask': spec(rows, jnp.bool_), 'index': spec(rows, jnp.int32),
+      'group': spec(rows, jnp.int32)}
+  frozen = {name: jax.eval_shape(ref.load)
+            for name, ref in task.weights.items()}
+  return state, *jax.eval_shape(step.make(task, config), state, batch, frozen,
+                                run)
+
+
+def _check(config):
+  # Units that share a program are traced once.
+  state, new, metrics = _trace(program.signature(config))
+  assert new == state
+  assert metrics['committed'] == state.step
+  assert metrics['loss'].shape == ()
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_config_file_at_its_default(path):
+  _check(config_lib.load(str(path)))
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=lambda path: path.stem)
+def test_a_unit_of_each_preset(path, preset):
+  experiment = sweeps.load(f'{path}:{preset}')
+  _check(experiment.resolve(experiment.units[-1]))
