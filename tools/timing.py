@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitok import data, sizes
-from vitok.tasks import reconstruction
+from vitok.tasks import base
 from vitok.training import checkpoints
 from vitok.training import program as program_lib
 
@@ -145,11 +145,11 @@ class Ours:
 
   @property
   def params(self):
-    return self.state.params[reconstruction.PLAYER]
+    return self.state.params[base.AUTOENCODER]
 
   def forward(self):
     variables = {'params': self.params,
-                 **self.state.stats[reconstruction.PLAYER]}
+                 **self.state.stats[base.AUTOENCODER]}
     with jax.set_mesh(self.program.mesh):
       return self._forward(variables, self.batch['image'])
 

@@ -22,7 +22,6 @@ from vitok import errors, models
 from vitok.data import transforms
 from vitok.metrics import image as image_metrics
 from vitok.tasks import base
-from vitok.tasks import reconstruction as task
 from vitok.training import checkpoints
 
 
@@ -77,7 +76,7 @@ def load(workdir: epath.PathLike, checkpoint: int | None = None
   config = read_config(workdir, checkpoint)
   field = 'ema' if config.ema_decay else 'params'
   params, _, step = checkpoints.restore_params(
-      workdir, task.PLAYER, checkpoint, field)
+      workdir, base.AUTOENCODER, checkpoint, field)
   model = models.build(config.model, frames=config.data.frames,
                        resolution=config.data.resolution)
   shape = (1, config.data.frames, *2 * (config.data.resolution,), 3)
@@ -86,7 +85,7 @@ def load(workdir: epath.PathLike, checkpoint: int | None = None
   stats = {}
   if set(collections) - {'params'}:
     stats, _, _ = checkpoints.restore_params(
-        workdir, task.PLAYER, step, 'stats')
+        workdir, base.AUTOENCODER, step, 'stats')
   return Tokenizer(config, model, step, jax.device_put(
       {'params': params, **stats}))
 

@@ -30,7 +30,6 @@ from vitok.losses import adversarial, schedules
 from vitok.models import autoencoder, discriminators
 from vitok.tasks import base, reconstruction
 
-PLAYER = reconstruction.PLAYER
 LATENT = 'latent'
 DISCRIMINATOR = 'discriminator'
 
@@ -81,7 +80,7 @@ class Adversarial(reconstruction.Reconstruction):
       raise errors.InputError('config.optimizer.groups', (), 'does not freeze '
                               'the encoder, as stage 2 needs', _GROUPS)
     self.players = (
-        base.Player(PLAYER, self._generate, ema_decay=config.ema_decay,
+        base.Player(base.AUTOENCODER, self._generate, ema_decay=config.ema_decay,
                     additive=not (self._plays and options.adaptive)),
         base.Player(LATENT, self._observe, additive=True))
     if self._plays:
@@ -92,7 +91,7 @@ class Adversarial(reconstruction.Reconstruction):
   def init(self, key: jax.Array):
     params, stats = super().init(key)
     if self._options.trained == 'decoder':
-      self._check_frozen(params[PLAYER])
+      self._check_frozen(params[base.AUTOENCODER])
     zeros = jnp.zeros(self.model.size.channels)
     stats[LATENT] = {'mean': zeros, 'variance': zeros + 1,
                      'batches': jnp.zeros((), jnp.int32)}
@@ -128,7 +127,7 @@ class Adversarial(reconstruction.Reconstruction):
     """Both losses meet at the image, where their gradients are weighted; one
     backward pass then takes the sum through the decoder."""
     del frozen, carry
-    params, stats = state.params[PLAYER], state.stats[PLAYER]
+    params, stats = state.params[base.AUTOENCODER], state.stats[base.AUTOENCODER]
     image, mask = batch['image'], batch['mask']
     fixed = FROZEN if self._options.trained == 'decoder' else ()
     rest = {name: params[name] for name in fixed}

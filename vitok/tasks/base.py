@@ -19,6 +19,9 @@ import jax.numpy as jnp
 PyTree = Any
 Batch = Mapping[str, jax.Array]
 
+# The player that is an auto-encoder, in every task that has one.
+AUTOENCODER = 'autoencoder'
+
 
 @flax.struct.dataclass
 class State:

@@ -7,24 +7,15 @@ same whatever the size of the code: sum of squared errors + kl_weight * nats,
 the whole divided by the number of pixels to stay on the same scale.
 """
 
-import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from absl import logging
-from etils import epath
 
-from vitok import accounting, data, files, models, sizes
+from vitok import accounting, models, sizes
 from vitok.losses import pixels
-from vitok.metrics import files as metric_files
-from vitok.metrics import latent, protocol, reconstruction, table
-from vitok.tasks import base
-
-PLAYER = 'autoencoder'
-_ROW = ('mask', 'index', 'group')
+from vitok.tasks import base, evaluation
 
 
 class Reconstruction:
@@ -37,7 +28,8 @@ class Reconstruction:
     self.model = models.build(config.model, frames=config.data.frames,
                               resolution=config.data.resolution)
     self.players = (base.Player(
-        PLAYER, self._grad, ema_decay=config.ema_decay, additive=True),)
+        base.AUTOENCODER, self._grad, ema_decay=config.ema_decay,
+        additive=True),)
     self._pixel = pixels.pixel(config.loss.pixel)
 
   def init(self, key: jax.Array):
@@ -45,12 +37,13 @@ class Reconstruction:
     image = jnp.zeros((1, shape.frames, shape.resolution, shape.resolution, 3))
     variables = dict(self.model.init(key, image))
     params = variables.pop('params')
-    return {PLAYER: params}, {PLAYER: variables}
+    return {base.AUTOENCODER: params}, {base.AUTOENCODER: variables}
 
   def _grad(self, state, frozen, batch, key, carry):
     del frozen, carry
+    name = base.AUTOENCODER
     (_, (metrics, stats)), grads = jax.value_and_grad(
-        self.loss, has_aux=True)(state.params[PLAYER], state.stats[PLAYER],
+        self.loss, has_aux=True)(state.params[name], state.stats[name],
                                  batch, key)
     return base.Result(grads=grads, stats=stats, metrics=metrics)
 
@@ -75,7 +68,7 @@ class Reconstruction:
     return metrics['loss'], (metrics | code.stats, stats)
 
   def evaluators(self):
-    return (Evaluator(self.model, self._config),)
+    return (evaluation.Reconstruction(self.model, self._config),)
 
   def cost(self, devices: int = 1) -> dict[str, Any]:
     config = self._config
@@ -89,60 +82,3 @@ class Reconstruction:
         ema=config.ema_decay > 0,
         mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices,
         code_projection=bottleneck.code_projection)
-
-
-class Evaluator:
-  """PSNR, SSIM, MSE and KL of reconstructions from latent means.
-
-  Files: `evaluation/<step>.npz` and `.png` (`metrics.files`), and
-  `evaluation/protocol.json`. Parameters are the moving average if the run
-  keeps one.
-  """
-  name = 'eval'
-
-  def __init__(self, model: models.AutoEncoder, config: Any):
-    self._config = config
-    self.functions = {
-        'measure': functools.partial(self._apply, functools.partial(
-            reconstruction.measure, model, images=config.evaluation.grid)),
-        'quantised': functools.partial(self._apply, functools.partial(
-            reconstruction.quantised, model)),
-    }
-
-  def _apply(self, function, state, frozen, batch, key):
-    del frozen
-    ema = state.ema[PLAYER]
-    params = state.params[PLAYER] if ema is None else ema
-    keys = base.example_keys(key, batch['index'])
-    values = function({'params': params, **state.stats[PLAYER]}, batch, keys)
-    # Returned as well, since a process cannot read all rows of its batch.
-    return values, {name: batch[name] for name in _ROW}
-
-  def run(self, functions, batches, step, workdir,
-          last) -> Iterator[tuple[str, Any]]:
-    config = self._config
-    rows, coded = table.Table(config.evaluation.grid), []
-    for batch in batches:
-      values, row = functions['measure'](batch)
-      rows.add(values, row)
-      if last and len(coded) * len(row['mask']) < config.evaluation.coded:
-        coded.append(dict(batch, **row))
-    numbers = rows.summary()
-    measured = protocol.Protocol.from_config(
-        config, numbers['count'], data.fingerprint(config, 'evaluation'))
-    if workdir is not None:
-      folder = epath.Path(workdir) / 'evaluation'
-      metric_files.write_evaluation(folder, step, rows)
-      files.write_text(folder / 'protocol.json', measured.to_json())
-    yield from numbers.items()
-    yield 'protocol', measured.id
-    if coded:
-      try:
-        bits = latent.coded_bits(
-            lambda batch: functions['quantised'](batch)[0], coded,
-            config.evaluation.coded)
-      except ValueError as error:  # A run must end for all that: they lack.
-        logging.warning('step %d: no coded bits: %s', step, error)
-        return
-      yield 'coded_bits', bits.bits
-      yield 'coded_loss_db', bits.lost
