@@ -42,7 +42,13 @@ def default():
           mlp='swiglu',
           norm='layernorm',
           positions='rope2d',
+          block='sequential',  # 'parallel': attention and MLP side by side.
+          layer_scale=0.0,  # Start of each branch's factors; 0: none.
+          qk_norm=False,  # RMSNorm of queries and keys.
+          bias=True,  # Of the linear maps in blocks.
+          final_norm=True,  # After the last block of each tower.
           bottleneck='gaussian',
+          latents=0,  # 1-D tokens that are the code; 0: as the name says.
           attention='xla',
           scan=True,
           remat='none',

@@ -73,8 +73,8 @@ def _describe(args):
     models.build(config, frames=frames, resolution=args.resolution)  # Checks.
     size.check_tensor(args.tensor)
     return accounting.describe(
-        size, frames, args.resolution, batch=args.batch, mlp=config.mlp,
-        norm=config.norm, positions=config.positions,
+        size, frames, args.resolution, batch=args.batch,
+        **{name: config[name] for name in accounting.OPTIONS},
         code_projection=models.BOTTLENECKS[config.bottleneck].code_projection,
         remat=config.remat, dtype=config.dtype, attention=config.attention,
         ema=args.ema, mesh={'fsdp': args.fsdp, 'tensor': args.tensor},

@@ -23,6 +23,7 @@ _RANGES = {
     'total_steps': (1, _MOST),
     'batch_size': (1, _MOST),
     'ema_decay': (0, 1 - 1e-9),
+    'model.layer_scale': (0, 1e3),
     'loss.kl_weight': (0, 1e9),
     'data.resolution': (1, 2**14),
     'data.frames': (1, 2**14),

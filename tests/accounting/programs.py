@@ -13,8 +13,9 @@ from vitok.training import mesh as mesh_lib
 def spec_of(model, frames, resolution):
   """The accounting's `Spec` of `config.model`."""
   return parameters.Spec(
-      sizes.from_config(model), frames, resolution, model.mlp, model.norm,
-      model.positions, BOTTLENECKS[model.bottleneck].code_projection)
+      sizes.from_config(model), frames, resolution,
+      code_projection=BOTTLENECKS[model.bottleneck].code_projection,
+      **{name: model[name] for name in parameters.OPTIONS})
 
 
 def compiled(name, resolution, *, frames=1, batch=1, train=False, scan=False,

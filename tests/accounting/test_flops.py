@@ -41,6 +41,9 @@ def test_products_alone_are_within_1_percent_from_width_512(
     ('A-A/8', 64, {'positions': 'learned'}),
     ('A-A/2x8', 64, {'positions': 'rope3d', 'frames': 4}),
     ('A-A/1x4x64', 32, {}),
+    ('A-A/8', 64, {'layer_scale': 1e-4, 'qk_norm': True}),
+    ('A-A/8', 64, {'block': 'parallel', 'bias': False, 'norm': 'rmsnorm',
+                   'layer_scale': 1e-4, 'qk_norm': True, 'final_norm': False}),
 ])
 def test_with_elementwise_work_within_1_percent_at_any_width(
     name, resolution, options, train):

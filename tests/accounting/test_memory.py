@@ -23,7 +23,8 @@ def temporary(name, resolution, **options):
 
 
 @pytest.mark.parametrize('remat, options', [
-    ('none', {}), ('dots', {}), ('full', {}), ('none', {'mlp': 'gelu'})])
+    ('none', {}), ('dots', {}), ('full', {}), ('none', {'mlp': 'gelu'}),
+    ('none', {'block': 'parallel', 'layer_scale': 1e-4, 'qk_norm': True})])
 def test_a_block_stores_what_its_policy_says(remat, options):
   """The slope over depth is exact: nothing else grows with it."""
   two, _ = temporary('Ad2-Ad2/8', 64, batch=4, remat=remat, **options)

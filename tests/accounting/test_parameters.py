@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
+from tests.accounting import programs
 from vitok import config as config_lib
 from vitok import models, sizes
 from vitok.accounting import parameters
-from vitok.models import layers, positions
+from vitok.models import layers, positions, stack
 from vitok.models.bottlenecks import BOTTLENECKS
 
 
@@ -38,6 +39,19 @@ def test_every_combination_is_the_module_tree(mlp, norm, position, bottleneck):
       BOTTLENECKS[bottleneck].code_projection)
   made = {p.path: (p.shape, p.axes) for p in parameters.parameters(spec)}
   assert made == real(config, frames, 16)
+
+
+@pytest.mark.parametrize('block', stack.BLOCKS)
+@pytest.mark.parametrize('change', [
+    dict(layer_scale=1e-4), dict(qk_norm=True), dict(bias=False),
+    dict(bias=False, mlp='gelu'), dict(final_norm=False),
+    dict(layer_scale=1e-4, qk_norm=True, bias=False, final_norm=False)])
+def test_every_form_of_block_is_the_module_tree(block, change):
+  config = config_lib.default().model
+  config.update(name='F-P/8', block=block, **change)
+  made = {p.path: (p.shape, p.axes)
+          for p in parameters.parameters(programs.spec_of(config, 1, 16))}
+  assert made == real(config, 1, 16)
 
 
 @pytest.mark.parametrize('name', ['S-B/16', 'S-L/16', 'L-L/8', 'S-B/1x16x64'])

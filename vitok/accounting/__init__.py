@@ -11,30 +11,28 @@ from vitok import errors, sizes
 from vitok.accounting import flops as flops_lib
 from vitok.accounting import memory as memory_lib
 from vitok.accounting import parameters as parameters_lib
-from vitok.accounting.parameters import Spec
+from vitok.accounting.parameters import OPTIONS, Spec
 from vitok.accounting.sharding import AXES
 
 
 def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
-             batch: int = 1, mlp: str = 'swiglu', norm: str = 'layernorm',
-             positions: str = 'rope2d', code_projection: int = 2,
-             remat: str = 'none', dtype: str = 'float32',
+             batch: int = 1, remat: str = 'none', dtype: str = 'float32',
              attention: str = 'xla', ema: bool = False, mesh: Any = None,
-             sharding: Any = None, devices: int = 1) -> dict[str, Any]:
+             sharding: Any = None, devices: int = 1,
+             **options: Any) -> dict[str, Any]:
   """What an auto-encoder costs, as plain numbers.
 
   Args:
     size: dimensions.
     frames, resolution: of a clip, in frames and pixels.
     batch: examples per step on all devices together.
-    mlp, norm, positions, remat, dtype, attention: as in `config.model`.
-    code_projection: width of the projection to the code in its channels: 2
-      for a mean and a log-variance.
+    remat, dtype, attention: as in `config.model`.
     ema: whether a moving average of the parameters is kept.
     mesh: sizes of `AXES`, at most one -1 (the rest of `devices`); `None` is
       data-parallel.
     sharding: `config.sharding`; `None` is the default config's.
     devices: that the mesh is made of.
+    **options: other fields of `Spec`: of `config.model` those of `OPTIONS`.
 
   Returns:
     name, grid [t, h, w], tokens, code_floats (E), pixels_per_float (T * H *
@@ -49,7 +47,7 @@ def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
   Raises:
     InputError: the clip does not divide into tubelets.
   """
-  spec = Spec(size, frames, resolution, mlp, norm, positions, code_projection)
+  spec = Spec(size, frames, resolution, **options)
   mesh = resolve_mesh(mesh, devices)
   counts = parameters_lib.count(parameters_lib.parameters(spec))
   forward, step = flops_lib.forward(spec), flops_lib.train_step(spec)

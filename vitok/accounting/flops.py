@@ -41,6 +41,7 @@ _LOGITS = (5, 17)  # Scale, maximum, subtract, sum, divide.
 _SPLIT = (6, 15)  # Queries, keys, values out of one product, per channel.
 _ROTATE = (6, 12)  # Queries and keys, per channel of the width.
 _RESIDUAL = (2, 4)  # Two additions a block, per channel.
+_SCALE = (1, 4)  # LayerScale of a branch, per channel.
 _SAMPLE = 200  # Random bits, normal, KL per float of a sampled code.
 _ADAMW = 20  # Clip, moments, decay, update per parameter.
 
@@ -86,12 +87,21 @@ def elementwise(spec: Spec, train: bool = False) -> int:
       + spec.code_projection * size.channels)
   for tower in spec.towers.values():
     width, hidden = tower.width, tower.hidden(spec.mlp)
-    channel = 2 * _NORM[spec.norm][i] + 5 * _BIAS[i] + _SPLIT[i] + _RESIDUAL[i]
+    branches = 1 if spec.block == 'parallel' else 2
+    bias = _BIAS[i] if spec.bias else 0
+    channel = (branches * _NORM[spec.norm][i] + 5 * bias + _SPLIT[i]
+               + _RESIDUAL[i])
+    if spec.layer_scale:
+      channel += branches * _SCALE[i]
+    if spec.qk_norm:
+      channel += 2 * _NORM['rmsnorm'][i]
     if spec.positions.startswith('rope'):
       channel += _ROTATE[i]
-    block = (width * channel + hidden * (_MLP[spec.mlp][i] + up * _BIAS[i])
+    block = (width * channel + hidden * (_MLP[spec.mlp][i] + up * bias)
              + tower.heads * tokens * _LOGITS[i])
-    per_token += tower.depth * block + width * _NORM[spec.norm][i]
+    per_token += tower.depth * block
+    if spec.final_norm:
+      per_token += width * _NORM[spec.norm][i]
     if spec.positions in ('learned', 'sincos'):
       per_token += width * _BIAS[i]
   if train and spec.code_projection == 2:

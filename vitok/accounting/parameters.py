@@ -18,12 +18,16 @@ bottleneck; for one tower here that is its embedding, blocks and final norm.
 """
 
 import dataclasses
+import functools
 import math
 
 from vitok import sizes
 from vitok.accounting import sharding as sharding_lib
 
 PARTS = ('encoder', 'bottleneck', 'decoder')
+# Fields of `config.model` that `Spec` takes as they are.
+OPTIONS = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
+           'bias', 'final_norm')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +37,10 @@ class Spec:
   Attributes:
     size: dimensions.
     frames, resolution: of a clip, in frames and pixels.
-    mlp, norm, positions: as in `config.model`.
     code_projection: width of the projection to the code in units of its
       channels; 2 where it makes a mean and a log-variance.
+    mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm: as in
+      `config.model`.
   """
   size: sizes.Size
   frames: int
@@ -44,6 +49,11 @@ class Spec:
   norm: str = 'layernorm'
   positions: str = 'rope2d'
   code_projection: int = 2
+  block: str = 'sequential'
+  layer_scale: float = 0.0
+  qk_norm: bool = False
+  bias: bool = True
+  final_norm: bool = True
 
   @property
   def tokens(self) -> int:
@@ -83,7 +93,8 @@ def parameters(spec: Spec) -> list[Parameter]:
   made += _linear('decoder/unembed', embed=size.decoder.width,
                   patch=size.patch_dim)
   for part, tower in spec.towers.items():
-    made += _norm(f'{part}/norm', spec.norm, tower.width)
+    if spec.final_norm:
+      made += _norm(f'{part}/norm', spec.norm, tower.width)
     if spec.positions == 'learned':
       made.append(Parameter(f'{part}/positions', (spec.tokens, tower.width),
                             ('tokens', 'embed')))
@@ -117,22 +128,30 @@ def per_device(made: list[Parameter], mesh: dict[str, int],
 def _block(path, tower, spec):
   width, hidden = tower.width, tower.hidden(spec.mlp)
   up = ('gate', 'value') if spec.mlp == 'swiglu' else ('up',)
-  return [
-      *_norm(f'{path}/norm1', spec.norm, width),
-      *_linear(f'{path}/attention/qkv', embed=width, heads=3 * width),
-      *_linear(f'{path}/attention/out', heads=width, embed=width),
-      *_norm(f'{path}/norm2', spec.norm, width),
+  linear = functools.partial(_linear, bias=spec.bias)
+  made = [
+      *linear(f'{path}/attention/qkv', embed=width, heads=3 * width),
+      *linear(f'{path}/attention/out', heads=width, embed=width),
       *[p for name in up
-        for p in _linear(f'{path}/mlp/{name}', embed=width, mlp=hidden)],
-      *_linear(f'{path}/mlp/down', mlp=hidden, embed=width),
+        for p in linear(f'{path}/mlp/{name}', embed=width, mlp=hidden)],
+      *linear(f'{path}/mlp/down', mlp=hidden, embed=width),
   ]
+  for i in range(1, 2 if spec.block == 'parallel' else 3):
+    made += _norm(f'{path}/norm{i}', spec.norm, width)
+    if spec.layer_scale:
+      made.append(Parameter(f'{path}/layer_scale{i}', (width,), ('embed',)))
+  if spec.qk_norm:
+    for name in ('norm_q', 'norm_k'):
+      made += _norm(f'{path}/attention/{name}', 'rmsnorm', tower.head_dim)
+  return made
 
 
-def _linear(path, **axes):
+def _linear(path, *, bias=True, **axes):
   """Kernel over the two `axes`, bias over the second."""
   names, shape = tuple(axes), tuple(axes.values())
-  return [Parameter(f'{path}/kernel', shape, names),
+  made = [Parameter(f'{path}/kernel', shape, names),
           Parameter(f'{path}/bias', shape[1:], names[1:])]
+  return made if bias else made[:1]
 
 
 def _norm(path, norm, width):

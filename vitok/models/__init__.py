@@ -11,6 +11,7 @@ _CHOICES = {
     'mlp': layers.MLPS,
     'norm': layers.NORMS,
     'positions': positions.NAMES,
+    'block': stack.BLOCKS,
     'bottleneck': BOTTLENECKS,
     'attention': attention.IMPLEMENTATIONS,
     'remat': stack.REMAT,
@@ -35,7 +36,8 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
   grid = size.grid(frames, resolution)
   for tower in (size.encoder, size.decoder):
     _check_tower(model, tower, grid)
-  options = ('mlp', 'norm', 'positions', 'attention', 'scan', 'remat')
+  options = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
+             'bias', 'final_norm', 'attention', 'scan', 'remat')
   return AutoEncoder(
       size=size, grid=grid, trunk={key: model[key] for key in options},
       bottleneck_name=model.bottleneck, dtype=layers.DTYPES[model.dtype])

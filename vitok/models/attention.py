@@ -1,4 +1,4 @@
-"""Multi-head self-attention with rotary positions.
+"""Multi-head self-attention with rotary positions and normed queries.
 
 Dimensions: B batch, L tokens (S as keys), D width, H heads, K head dimension.
 """
@@ -83,19 +83,25 @@ class Attention(nn.Module):
   implementation: str = 'xla'
   out_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
+  bias: bool = True
+  qk_norm: bool = False  # RMSNorm of each query and key, before they turn.
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array,
                rotation: np.ndarray | None = None) -> jax.Array:
     width = x_BxLxD.shape[-1]
-    qkv_BxLxE = layers.Linear(3 * width, ('embed', 'heads'), matrices=3,
-                              dtype=self.dtype, name='qkv')(x_BxLxD)
+    qkv_BxLxE = layers.Linear(
+        3 * width, ('embed', 'heads'), matrices=3, dtype=self.dtype,
+        bias=self.bias, name='qkv')(x_BxLxD)
     qkv_BxLxHx3xK = qkv_BxLxE.reshape(
         *x_BxLxD.shape[:2], self.heads, 3, width // self.heads)
     q, k, v = (x[..., 0, :] for x in jnp.split(qkv_BxLxHx3xK, 3, axis=-2))
+    if self.qk_norm:
+      q = layers.RMSNorm(self.dtype, name='norm_q')(q)
+      k = layers.RMSNorm(self.dtype, name='norm_k')(k)
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
     o_BxLxHxK = IMPLEMENTATIONS[self.implementation](q, k, v)
     out = layers.Linear(width, ('heads', 'embed'), scale=self.out_scale,
-                        dtype=self.dtype, name='out')
+                        dtype=self.dtype, bias=self.bias, name='out')
     return out(o_BxLxHxK.reshape(x_BxLxD.shape))

@@ -45,6 +45,11 @@ class Trunk(nn.Module):
   mlp: str = 'swiglu'
   norm: str = 'layernorm'
   positions: str = 'rope2d'
+  block: str = 'sequential'
+  layer_scale: float = 0.0
+  qk_norm: bool = False
+  bias: bool = True
+  final_norm: bool = True
   attention: str = 'xla'
   scan: bool = True
   remat: str = 'none'
@@ -53,14 +58,17 @@ class Trunk(nn.Module):
   def trunk(self, x_BxLxD, grid, taps):
     """Final tokens (B, L, D) and `{k: output of block k}`."""
     x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD)
-    block = stack.Block(self.tower, self.mlp, self.norm, self.attention,
-                        self.dtype, name='blocks')
+    block = stack.Block(
+        self.tower, self.mlp, self.norm, self.attention, self.block,
+        self.layer_scale, self.qk_norm, self.bias, self.dtype, name='blocks')
     rotation = positions.rotation(self.positions, grid, self.tower.head_dim)
     x_BxLxD, tapped, _ = stack.stack(
         block, self.tower.depth, x_BxLxD, rotation, taps=taps, scan=self.scan,
         remat=self.remat)
-    norm = layers.NORMS[self.norm](self.dtype, name='norm')
-    return norm(layers.constrain_batch(x_BxLxD)), tapped
+    x_BxLxD = layers.constrain_batch(x_BxLxD)
+    if self.final_norm:
+      x_BxLxD = layers.NORMS[self.norm](self.dtype, name='norm')(x_BxLxD)
+    return x_BxLxD, tapped
 
 
 class Encoder(Trunk):

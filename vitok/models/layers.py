@@ -64,6 +64,7 @@ class Linear(nn.Module):
     scale: of the initial kernel, in units of Xavier's.
     dtype: of the product's operands; it accumulates in float32.
     out_dtype: of the output; `None` means `dtype`.
+    bias: whether a bias is added.
   """
   features: int
   axes: tuple[str, str]
@@ -71,6 +72,7 @@ class Linear(nn.Module):
   scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
   out_dtype: jnp.dtype | None = None
+  bias: bool = True
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -81,7 +83,7 @@ class Linear(nn.Module):
         *args, minval=-limit, maxval=limit)
     kernel = self.param('kernel', nn.with_logical_partitioning(
         init, self.axes), (width, self.features))
-    bias = self.param('bias', nn.with_logical_partitioning(
+    bias = self.bias and self.param('bias', nn.with_logical_partitioning(
         nn.initializers.zeros, self.axes[1:]), (self.features,))
 
     @_store_inputs
@@ -90,7 +92,8 @@ class Linear(nn.Module):
                       kernel.astype(self.dtype), preferred_element_type=dtype)
       return y.reshape(*x.shape[:-1], self.features)
 
-    return product(x, kernel) + bias.astype(dtype)
+    y = product(x, kernel)
+    return y + bias.astype(dtype) if self.bias else y
 
 
 class LayerNorm(nn.Module):
@@ -143,11 +146,12 @@ class SwiGLU(nn.Module):
   hidden: int
   out_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
+  bias: bool = True
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
     up, down = ('embed', 'mlp'), ('mlp', 'embed')
-    linear = functools.partial(Linear, dtype=self.dtype)
+    linear = functools.partial(Linear, dtype=self.dtype, bias=self.bias)
     gate_BxLxF = linear(self.hidden, up, name='gate')(x_BxLxD)
     value_BxLxF = linear(self.hidden, up, name='value')(x_BxLxD)
     h_BxLxF = _store_inputs(lambda gate, value: nn.silu(gate) * value)(
@@ -161,10 +165,11 @@ class GeluMLP(nn.Module):
   hidden: int
   out_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
+  bias: bool = True
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
-    linear = functools.partial(Linear, dtype=self.dtype)
+    linear = functools.partial(Linear, dtype=self.dtype, bias=self.bias)
     h_BxLxF = linear(self.hidden, ('embed', 'mlp'), name='up')(x_BxLxD)
     h_BxLxF = _store_inputs(functools.partial(nn.gelu, approximate=False))(
         h_BxLxF)

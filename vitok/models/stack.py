@@ -21,12 +21,34 @@ REMAT = {  # What the backward pass finds stored, by name.
 }
 
 
+BLOCKS = ('sequential', 'parallel')
+
+
 class Block(nn.Module):
-  """Pre-norm block: x + attention(norm(x)), then x + mlp(norm(x))."""
+  """Pre-norm block, of one of two forms.
+
+  'sequential': x + a * attention(norm(x)), then x + b * mlp(norm(x)).
+  'parallel': x + a * (attention(n) + mlp(n)) with n = norm(x), as in ViTok-v2.
+
+  Attributes:
+    tower: dimensions.
+    mlp, norm, attention: keys of `layers.MLPS`, `layers.NORMS`,
+      `attention.IMPLEMENTATIONS`.
+    form: one of `BLOCKS`.
+    layer_scale: start of a and b, a factor of each channel (arXiv 2103.17239,
+      LayerScale); 0: there are none.
+    qk_norm: whether queries and keys pass an RMSNorm.
+    bias: whether the linear maps have biases.
+    dtype: of matrix products.
+  """
   tower: sizes.Tower
   mlp: str = 'swiglu'
   norm: str = 'layernorm'
   attention: str = 'xla'
+  form: str = 'sequential'
+  layer_scale: float = 0.0
+  qk_norm: bool = False
+  bias: bool = True
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -36,14 +58,27 @@ class Block(nn.Module):
     del per_layer
     norm = layers.NORMS[self.norm]
     out_scale = (2 * self.tower.depth)**-0.5  # Two branches a block.
+    attend = attention.Attention(
+        self.tower.heads, self.attention, out_scale, self.dtype, self.bias,
+        self.qk_norm, name='attention')
+    mlp = layers.MLPS[self.mlp](
+        self.tower.hidden(self.mlp), out_scale, self.dtype, self.bias,
+        name='mlp')
     x = layers.constrain_batch(x_BxLxD)
-    x += attention.Attention(
-        self.tower.heads, self.attention, out_scale, self.dtype,
-        name='attention')(norm(self.dtype, name='norm1')(x), rotation)
-    x += layers.MLPS[self.mlp](
-        self.tower.hidden(self.mlp), out_scale, self.dtype, name='mlp')(
-            norm(self.dtype, name='norm2')(x))
+    n = norm(self.dtype, name='norm1')(x)
+    if self.form == 'parallel':
+      return x + self._scaled(1, attend(n, rotation) + mlp(n)), None
+    x += self._scaled(1, attend(n, rotation))
+    x += self._scaled(2, mlp(norm(self.dtype, name='norm2')(x)))
     return x, None
+
+  def _scaled(self, branch, y_BxLxD):
+    if not self.layer_scale:
+      return y_BxLxD
+    gamma_D = self.param(f'layer_scale{branch}', nn.with_logical_partitioning(
+        nn.initializers.constant(self.layer_scale), ('embed',)),
+                         y_BxLxD.shape[-1:])
+    return y_BxLxD * gamma_D.astype(y_BxLxD.dtype)
 
 
 def stack(block: nn.Module, depth: int, x_BxLxD: jax.Array, *shared: Any,

@@ -76,9 +76,9 @@ class Reconstruction:
     bottleneck = models.BOTTLENECKS[model.bottleneck]
     return accounting.describe(
         sizes.from_config(model), config.data.frames, config.data.resolution,
-        batch=config.batch_size // config.optimizer.accumulate, mlp=model.mlp,
-        norm=model.norm, positions=model.positions, remat=model.remat,
-        dtype=model.dtype, attention=model.attention,
+        batch=config.batch_size // config.optimizer.accumulate,
+        **{name: model[name] for name in accounting.OPTIONS},
+        remat=model.remat, dtype=model.dtype, attention=model.attention,
         ema=config.ema_decay > 0,
         mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices,
         code_projection=bottleneck.code_projection)
