@@ -33,6 +33,8 @@ def test_two_numbers_are_tubelet_and_patch_three_add_channels():
     ('S-B/1x16x16', 'S-B/16'), ('S-B/4x16x16', 'S-B/4x16'),
     ('Bd6-Sd12/16', 'S-B/16'), ('Bd3-Bm2.0/16', 'Sd3-Bm2/16'),
     ('Nw96-A/4', 'F-A/4'), ('Fw144d1-A/4', 'Aw144-A/4'),
+    ('S-B/1x16+128', 'S-B/16+128'), ('S-B/4x8x64+32', 'S-B/4x8x64+32'),
+    ('S-B/16+0', 'S-B/16'),
 ])
 def test_canonical_name_is_the_shortest(written, printed):
   assert str(sizes.parse(written)) == printed
@@ -42,9 +44,9 @@ def test_every_size_round_trips():
   towers = list(sizes.TOWERS.values())
   towers += [sizes.Tower(144, 3, 9), sizes.Tower(768, 6, 12, 2.5),
              sizes.Tower(64, 1, 1, 0.125), sizes.Tower(64, 1, 1, 1e-5)]
-  for encoder, decoder, q, p, c in itertools.product(
-      towers, towers, (1, 4), (1, 16), (1, 16, 64)):
-    size = sizes.Size(encoder, decoder, q, p, c)
+  for encoder, decoder, q, p, c, latents in itertools.product(
+      towers, towers, (1, 4), (1, 16), (1, 16, 64), (0, 128)):
+    size = sizes.Size(encoder, decoder, q, p, c, latents)
     assert sizes.parse(sizes.name(size)) == size
 
 
@@ -56,6 +58,14 @@ def test_grid_tokens_and_code_size():
   assert image.patch_dim == 768
   assert video.grid(16, 128) == (4, 16, 16)
   assert video.patch_dim == 3 * 4 * 64
+
+
+def test_latent_tokens_are_the_code_whatever_the_patches():
+  size = sizes.parse('S-B/1x16x8+128')
+  for resolution in (256, 512):
+    assert size.tokens(1, resolution) == 128
+    assert size.code_floats(1, resolution) == 1024
+    assert size.patches(1, resolution) == (resolution // 16)**2
 
 
 @pytest.mark.parametrize('name, frames, resolution, key, nearest', [
@@ -93,6 +103,7 @@ def test_heads_are_whole_on_every_device():
     ('S-B', 'S-B/8'), ('s-b/16', None), ('S-Z/16', 'S-T/16'), ('', None),
     ('S-B/0', 'S-B/1'), ('S-B/1x16x0', 'S-B/1x16x1'), ('S-B/0x16', 'S-B/16'),
     ('S-B/16x', None), ('S-B/16 ', 'S-B/16'), ('Bh5-B/16', 'heads 4'),
+    ('S-B/16+', None), ('S-B/16+9999999', 'S-B/16+1048576'),
     ('Bd0-B/16', None), ('S-B/1x2x3x4', None), (None, None),
 ])
 def test_a_wrong_name_is_refused_with_a_right_one(name, nearest):
@@ -112,6 +123,12 @@ def test_config_overrides_the_name():
   size = sizes.from_config(model)
   assert str(size) == 'Sd3-Bm2/16'
   assert size.encoder == sizes.Tower(768, 3, 12)
+  model.latents = 32
+  assert str(sizes.from_config(model)) == 'Sd3-Bm2/16+32'
+  model.name = 'S-B/16+64'
+  assert sizes.from_config(model).latents == 32
+  model.latents = 0
+  assert sizes.from_config(model).latents == 64
 
 
 def test_an_impossible_override_names_its_key():
@@ -127,6 +144,10 @@ def test_an_impossible_override_names_its_key():
     sizes.from_config(model)
   model.decoder.update(heads=0, width=0, mlp_ratio=math.nan)
   with pytest.raises(errors.InputError, match='decoder.mlp_ratio=nan'):
+    sizes.from_config(model)
+  model.latents = -1
+  model.decoder.mlp_ratio = 0.0
+  with pytest.raises(errors.InputError, match='model.latents=-1.*choice: 0'):
     sizes.from_config(model)
 
 

@@ -7,7 +7,8 @@ This is the only place that parses or prints a model's name. A name is
   qxp    tubelet of q frames of p x p pixels (`S-B/4x16`)
   qxpxc  the same with c channels a token (`S-B/1x16x64`)
 
-so that two numbers are always tubelet x patch. S, B and L are the paper's
+so that two numbers are always tubelet x patch. `+n` after it makes n latent
+tokens the code in place of the patches (`S-B/16+128`). S, B and L are the paper's
 (arXiv 2501.09755, table 1); the smaller ones are ours, for a few CPU cores:
 
   letter       width  blocks  heads  head dim
@@ -75,7 +76,8 @@ CHANNELS = 16  # Of a name that does not say: the paper's default.
 
 _N = r'(\d{1,99})'  # Python reads no number of thousands of digits.
 _TOWER = rf'([A-Z])(?:w{_N})?(?:d{_N})?(?:h{_N})?(?:m(\d+(?:\.\d+)?))?'
-_NAME = re.compile(rf'{_TOWER}-{_TOWER}/{_N}(?:x{_N})?(?:x{_N})?')
+_NAME = re.compile(
+    rf'{_TOWER}-{_TOWER}/{_N}(?:x{_N})?(?:x{_N})?(?:\+{_N})?')
 # Field of a tower -> the most it may be.
 _MOST = {'width': 2**20, 'depth': 2**12, 'heads': 2**16, 'mlp_ratio': 2**10}
 _FIELDS = tuple(_MOST)
@@ -83,15 +85,19 @@ _FIELDS = tuple(_MOST)
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-  """Encoder, decoder, tubelet (frames), patch (pixels), channels (floats)."""
+  """Encoder, decoder, tubelet (frames), patch (pixels), channels (floats).
+
+  With `latents`, so many 1-D tokens are the code and not the patches.
+  """
   encoder: Tower
   decoder: Tower
   tubelet: int
   patch: int
   channels: int
+  latents: int = 0
 
   def grid(self, frames: int, resolution: int) -> tuple[int, int, int]:
-    """Tokens along time, height and width.
+    """Patches along time, height and width.
 
     Args:
       frames: of a clip; 1 for an image.
@@ -110,10 +116,13 @@ class Size:
     side = resolution // self.patch
     return frames // self.tubelet, side, side
 
+  def patches(self, frames: int, resolution: int) -> int:
+    """Patches that a clip is cut into."""
+    return math.prod(self.grid(frames, resolution))
+
   def tokens(self, frames: int, resolution: int) -> int:
-    """Length L of the code."""
-    t, h, w = self.grid(frames, resolution)
-    return t * h * w
+    """Length L of the code: its latent tokens, or else the patches."""
+    return self.latents or self.patches(frames, resolution)
 
   def code_floats(self, frames: int, resolution: int) -> int:
     """Floats of the code, the paper's E = L * c."""
@@ -159,14 +168,14 @@ def parse(name: str, key: str = 'config.model.name') -> Size:
         TOWERS, TOWERS, ('16', '8', '4x16', '1x16x64'))]
     raise errors.InputError(
         key, name, f'{reason} (towers {", ".join(TOWERS)}; patch p, qxp or '
-        'qxpxc)', errors.nearest(name, known))
+        'qxpxc, and +n for n latent tokens)', errors.nearest(name, known))
   groups = match.groups()
   towers = (_replace(TOWERS[groups[0]], groups[1:5]),
             _replace(TOWERS[groups[5]], groups[6:10]))
-  first, second, third = groups[10:]
+  first, second, third, latents = groups[10:]
   tubelet, patch = (1, first) if second is None else (first, second)
   size = Size(*towers, int(tubelet), int(patch),
-              CHANNELS if third is None else int(third))
+              CHANNELS if third is None else int(third), int(latents or 0))
   return _check(size, key, name)
 
 
@@ -177,6 +186,8 @@ def name(size: Size) -> str:
     patch = f'{size.tubelet}x{patch}'
   if size.channels != CHANNELS:
     patch = f'{patch}x{size.channels}'
+  if size.latents:
+    patch = f'{patch}+{size.latents}'
   return f'{_tower_name(size.encoder)}-{_tower_name(size.decoder)}/{patch}'
 
 
@@ -184,8 +195,9 @@ def from_config(model) -> Size:
   """The `Size` of `config.model`: its name and what overrides it.
 
   Args:
-    model: `config.model`, with `name` and, for `encoder` and `decoder`,
-      `width`, `depth`, `heads`, `mlp_ratio`; 0 means as the name says.
+    model: `config.model`, with `name`, `latents` and, for `encoder` and
+      `decoder`, `width`, `depth`, `heads`, `mlp_ratio`; 0 means as the name
+      says.
 
   Raises:
     InputError: as `parse`, with the overriding key where that is at fault.
@@ -201,7 +213,11 @@ def from_config(model) -> Size:
           tower, lambda field, side=side, tower=tower: (
               f'config.model.{side}.{field}', getattr(tower, field)),
           'heads' if changes[2] else 'width')
-  return size
+  if not 0 <= model.latents <= _MOST['width']:
+    raise errors.InputError(
+        'config.model.latents', model.latents, 'is no number of tokens',
+        min(max(0, model.latents), _MOST['width']))
+  return dataclasses.replace(size, latents=model.latents or size.latents)
 
 
 def _replace(tower, changes):
@@ -229,10 +245,12 @@ def _decimal(number):
 def _check(size, key, value):
   for tower in (size.encoder, size.decoder):
     _check_tower(tower, lambda field: (key, value), 'heads')
-  for what in ('tubelet', 'patch', 'channels'):
+  for what, least in (('tubelet', 1), ('patch', 1), ('channels', 1),
+                      ('latents', 0)):
     number = getattr(size, what)
-    if not 1 <= number <= _MOST['width']:
-      near = dataclasses.replace(size, **{what: min(max(1, number), 2**20)})
+    if not least <= number <= _MOST['width']:
+      near = dataclasses.replace(
+          size, **{what: min(max(least, number), _MOST['width'])})
       raise errors.InputError(key, value, f'has {what} {number}', name(near))
   return size
 

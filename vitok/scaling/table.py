@@ -168,4 +168,5 @@ def _size(config):
       for field in ('width', 'depth', 'heads', 'mlp_ratio')})
             for side in ('encoder', 'decoder')}
   return sizes.from_config(
-      types.SimpleNamespace(name=config['model.name'], **towers))
+      types.SimpleNamespace(name=config['model.name'],
+                            latents=config.get('model.latents', 0), **towers))
