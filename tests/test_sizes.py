@@ -50,6 +50,25 @@ def test_every_size_round_trips():
     assert sizes.parse(sizes.name(size)) == size
 
 
+def test_vitok_v2s_letters_have_their_own_widths_and_hidden_units():
+  size = sizes.parse_v2('Ld4-Ld24/1x16x64')
+  assert str(size) == 'Lw1024d4m4.005-Lw1024m4.005/1x16x64'
+  assert sizes.parse(str(size)) == size
+  assert (size.patch, size.channels) == (16, 64)
+  hidden = {}
+  for letter, tower in sizes.V2_TOWERS.items():
+    decoder = sizes.parse_v2(f'Bd4-{letter}/16').decoder
+    assert (decoder.width, decoder.depth, decoder.heads) == (
+        tower.width, tower.depth, tower.heads)
+    hidden[letter] = decoder.hidden('swiglu')
+    # As the release rounds.
+    assert hidden[letter] == (int(2.67 * tower.width) + 8) // 16 * 16
+  assert hidden == dict(B=2048, L=2736, G=4608, T=8208, E=10944)
+  assert sizes.parse_v2('Bm4-B/16').encoder.hidden('swiglu') == 3072
+  with pytest.raises(errors.InputError, match='B, L, G, T, E'):
+    sizes.parse_v2('S-B/16')
+
+
 def test_grid_tokens_and_code_size():
   image, video = sizes.parse('S-B/16'), sizes.parse('S-B/4x8')
   assert image.grid(1, 256) == (1, 16, 16)

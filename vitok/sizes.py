@@ -8,8 +8,9 @@ This is the only place that parses or prints a model's name. A name is
   qxpxc  the same with c channels a token (`S-B/1x16x64`)
 
 so that two numbers are always tubelet x patch. `+n` after it makes n latent
-tokens the code in place of the patches (`S-B/16+128`). S, B and L are the paper's
-(arXiv 2501.09755, table 1); the smaller ones are ours, for a few CPU cores:
+tokens the code in place of the patches (`S-B/16+128`). S, B and L are those of
+the paper (arXiv 2501.09755, table 1), the smaller ones ours, for a few CPU
+cores:
 
   letter       width  blocks  heads  head dim
   A  (atto)       96       1      3        32
@@ -26,6 +27,10 @@ A tower that differs from its letter says how: `w` width, `d` blocks, `h`
 heads, `m` MLP ratio, in this order. `Bd3-Bm2/16` is a B encoder of three
 blocks and a B decoder of MLP ratio 2. Every `Size` has exactly one printed
 name, the shortest, and `parse(name(size)) == size`.
+
+ViTok-v2 names its sizes by the same grammar and another table: `parse_v2`
+reads them, and they print as what they are in the table above. Its
+`Ld4-Ld24/1x16x64` is `Lw1024d4m4.005-Lw1024m4.005/1x16x64` here.
 """
 
 import dataclasses
@@ -33,6 +38,7 @@ import decimal
 import itertools
 import math
 import re
+from collections.abc import Mapping
 
 from vitok import errors
 
@@ -71,6 +77,15 @@ TOWERS = {
     'S': Tower(768, 6, 12),
     'B': Tower(768, 12, 12),
     'L': Tower(1152, 24, 16),
+}
+# ViTok-v2 (arXiv 2605.05331) has its own table, in which L is another tower.
+# Its MLP ratio counts each of SwiGLU's three matrices.
+V2_TOWERS = {
+    'B': Tower(768, 12, 12, 2.67),
+    'L': Tower(1024, 24, 16, 2.67),
+    'G': Tower(1728, 32, 24, 2.67),
+    'T': Tower(3072, 40, 24, 2.67),
+    'E': Tower(4096, 48, 32, 2.67),
 }
 CHANNELS = 16  # Of a name that does not say: the paper's default.
 
@@ -153,8 +168,9 @@ class Size:
     return name(self)
 
 
-def parse(name: str, key: str = 'config.model.name') -> Size:
-  """The `Size` that a name stands for.
+def parse(name: str, key: str = 'config.model.name',
+          towers: Mapping[str, Tower] = TOWERS) -> Size:
+  """The `Size` that a name stands for, by a table of letters.
 
   Raises:
     InputError: not a name, an unknown letter, or an impossible dimension;
@@ -162,21 +178,35 @@ def parse(name: str, key: str = 'config.model.name') -> Size:
   """
   match = _NAME.fullmatch(str(name))
   letters = (match[1], match[6]) if match else ()
-  if not match or not set(letters) <= set(TOWERS):
+  if not match or not set(letters) <= set(towers):
     reason = 'is not ENCODER-DECODER/PATCH' if not match else 'names no tower'
     known = [f'{e}-{d}/{p}' for e, d, p in itertools.product(
-        TOWERS, TOWERS, ('16', '8', '4x16', '1x16x64'))]
+        towers, towers, ('16', '8', '4x16', '1x16x64'))]
     raise errors.InputError(
-        key, name, f'{reason} (towers {", ".join(TOWERS)}; patch p, qxp or '
+        key, name, f'{reason} (towers {", ".join(towers)}; patch p, qxp or '
         'qxpxc, and +n for n latent tokens)', errors.nearest(name, known))
   groups = match.groups()
-  towers = (_replace(TOWERS[groups[0]], groups[1:5]),
-            _replace(TOWERS[groups[5]], groups[6:10]))
+  sides = (_replace(towers[groups[0]], groups[1:5]),
+           _replace(towers[groups[5]], groups[6:10]))
   first, second, third, latents = groups[10:]
   tubelet, patch = (1, first) if second is None else (first, second)
-  size = Size(*towers, int(tubelet), int(patch),
+  size = Size(*sides, int(tubelet), int(patch),
               CHANNELS if third is None else int(third), int(latents or 0))
   return _check(size, key, name)
+
+
+def parse_v2(name: str, key: str = 'config.model.name') -> Size:
+  """The `Size` that ViTok-v2 calls so: `Ld4-Ld24/1x16x64`.
+
+  Raises:
+    InputError: as `parse`.
+  """
+  size = parse(name, key, V2_TOWERS)
+  return dataclasses.replace(size, **{
+      side: dataclasses.replace(tower, mlp_ratio=round(
+          1.5 * tower.mlp_ratio, 6))
+      for side, tower in (('encoder', size.encoder),
+                          ('decoder', size.decoder))})
 
 
 def name(size: Size) -> str:

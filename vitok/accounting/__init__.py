@@ -11,7 +11,8 @@ from vitok import errors, sizes
 from vitok.accounting import flops as flops_lib
 from vitok.accounting import memory as memory_lib
 from vitok.accounting import parameters as parameters_lib
-from vitok.accounting.parameters import OPTIONS, Spec
+from vitok.accounting.parameters import OPTIONS as OPTIONS
+from vitok.accounting.parameters import Spec
 from vitok.accounting.sharding import AXES
 
 
