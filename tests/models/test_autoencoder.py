@@ -60,7 +60,7 @@ def test_every_combination_of_choices_traces():
   choices = dict(
       mlp=('swiglu', 'gelu'), norm=('layernorm', 'rmsnorm'),
       positions=('rope2d', 'rope3d', 'rope1d', 'sincos', 'learned', 'none'),
-      bottleneck=('gaussian', 'deterministic'))
+      bottleneck=('gaussian', 'deterministic', 'layernorm'))
   for values in itertools.product(*choices.values()):
     model, image, _ = make(name='A-A/8',
                            **dict(zip(choices, values, strict=True)))

@@ -26,6 +26,18 @@ def moments(batch=3):
           jnp.array(rng.uniform(-3, 1, (batch, 5, 4)), jnp.float32))
 
 
+def test_layernorm_codes_have_mean_0_and_variance_1_over_their_channels():
+  h = jnp.array(np.random.default_rng(0).normal(3, 5, (2, 4, 8)), jnp.float32)
+  module = bottlenecks.BOTTLENECKS['layernorm'](8)
+  params = {'down': {'kernel': jnp.eye(8), 'bias': jnp.zeros(8)}}
+  code = module.apply({'params': params}, h)
+  x = np.asarray(h, np.float64)
+  expected = (x - x.mean(-1, keepdims=True)) / np.sqrt(
+      x.var(-1, keepdims=True) + 1e-6)
+  np.testing.assert_allclose(code.z, expected, atol=1e-5)
+  assert not code.losses and code.ids is None
+
+
 def test_evaluation_returns_the_mean_whatever_the_keys():
   mean, log_variance = moments()
   encode = gaussian_of(mean, log_variance)

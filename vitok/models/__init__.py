@@ -1,5 +1,7 @@
 """Networks: `build` makes the auto-encoder that a config describes."""
 
+import math
+
 from vitok import errors, sizes
 from vitok.models import attention, layers, positions, stack
 from vitok.models.autoencoder import AutoEncoder
@@ -34,22 +36,43 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
     errors.one_of(f'config.model.{key}', model[key], tuple(choices))
   size = sizes.from_config(model)
   grid = size.grid(frames, resolution)
+  if model.bottleneck == 'layernorm' and size.channels < 2:
+    raise errors.InputError('config.model.bottleneck', 'layernorm',
+                            'makes every code of 1 channel 0',
+                            'deterministic')
   for tower in (size.encoder, size.decoder):
-    _check_tower(model, tower, grid)
+    _check_tower(model, tower, grid, size.latents)
+  _check_keep(model.keep, size.latents or math.prod(grid))
   options = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
              'bias', 'final_norm', 'attention', 'scan', 'remat')
   return AutoEncoder(
       size=size, grid=grid, trunk={key: model[key] for key in options},
-      bottleneck_name=model.bottleneck, dtype=layers.DTYPES[model.dtype])
+      bottleneck_name=model.bottleneck, keep=model.keep,
+      dtype=layers.DTYPES[model.dtype])
 
 
-def _check_tower(model, tower, grid):
-  misfit = positions.misfit(model.positions, grid, tower)
+def _check_keep(keep, tokens):
+  """Refuses lengths that are not those of a code of so many tokens."""
+  if not keep:
+    return
+  fitting = (*sorted({n for n in keep if 0 < n < tokens}), tokens)
+  reason = ('has a length below 1' if min(keep) < 1 else
+            f'is longer than the code of {tokens} tokens'
+            if max(keep) > tokens else
+            'does not rise' if list(keep) != sorted(set(keep)) else
+            f'leaves the tail of the {tokens} tokens untrained: the last '
+            'length is the whole code' if keep[-1] != tokens else None)
+  if reason:
+    raise errors.InputError('config.model.keep', keep, reason, fitting)
+
+
+def _check_tower(model, tower, grid, latents):
+  misfit = positions.misfit(model.positions, grid, tower, latents)
   if misfit:
     fitting = (name for name in positions.NAMES
-               if not positions.misfit(name, grid, tower))
+               if not positions.misfit(name, grid, tower, latents))
     raise errors.InputError('config.model.positions', model.positions,
-                            misfit, next(fitting))
+                            misfit, next(fitting, None))
   if model.attention != 'cudnn':
     return
   if tower.head_dim % 8 or tower.head_dim > 128:

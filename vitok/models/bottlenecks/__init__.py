@@ -3,10 +3,12 @@
 from vitok.models.bottlenecks.base import Bottleneck, Code
 from vitok.models.bottlenecks.deterministic import Deterministic
 from vitok.models.bottlenecks.gaussian import Gaussian
+from vitok.models.bottlenecks.layernorm import LayerNorm
 
 __all__ = ('BOTTLENECKS', 'Bottleneck', 'Code')
 
 BOTTLENECKS = {
     'gaussian': Gaussian,
     'deterministic': Deterministic,
+    'layernorm': LayerNorm,
 }
