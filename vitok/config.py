@@ -27,6 +27,19 @@ def default():
     steps, `warmup` as a fraction of `total_steps`, weights as plain factors.
   """
   tower = dict(width=0, depth=0, heads=0, mlp_ratio=0.0)  # 0: as the name says.
+  optimizer = dict(
+      learning_rate=1e-4,  # At `reference_batch` images.
+      reference_batch=256,  # Rates times batch / this; 0: as they stand.
+      min_learning_rate=2.5e-6,  # 1e-5 at the paper's batch of 1024.
+      schedule='cosine',
+      warmup=0.03,
+      b1=0.9,
+      b2=0.95,
+      weight_decay=1e-4,
+      clip=1.0,  # Global norm; 0: none.
+      # Of dicts: match, learning_rate, weight_decay, frozen, layer_decay.
+      groups=(),
+  )
   return ml_collections.ConfigDict(dict(
       seed=0,
       task='reconstruction',
@@ -49,6 +62,8 @@ def default():
           final_norm=True,  # After the last block of each tower.
           bottleneck='gaussian',
           latents=0,  # 1-D tokens that are the code; 0: as the name says.
+          # Lengths to which codes are cut in training: (32, 64, 128, 256).
+          keep=(),
           attention='xla',
           scan=True,
           remat='none',
@@ -58,6 +73,59 @@ def default():
           pixel='l2',
           kl_weight=1e-3,
           kl_reduction='mean',  # 'sum': a constant price per nat.
+          ssim_weight=0.0,  # Of 1 - SSIM.
+          lpips_weight=0.0,  # The paper's is 1; needs fetched weights.
+          lpips_network='lpips_vgg16',  # 'lpips_alexnet' is 30 times cheaper.
+      ),
+      # Stage 2; read by the task 'adversarial' alone.
+      adversarial=dict(
+          trained='decoder',  # 'all': the encoder and the bottleneck as well.
+          # Weight of the generator's loss: 0 before update `start`, then up to
+          # `weight` in `ramp` updates. 0: the control, without discriminator.
+          schedule=dict(weight=0.05, start=5_000, ramp=50_000),
+          adaptive=False,  # Times the ratio of gradients at the last layer,
+          adaptive_limits=(0.0, 1e4),  # clipped to these.
+          discriminator='residual',
+          width=1.0,  # Factor on the discriminator's numbers of features.
+          loss='hinge',
+          r1=0.0,  # Gamma of the gradient penalty; 0: none.
+          r1_every=16,  # Steps from one penalty to the next.
+          lecam=0.0,  # Weight of LeCam's regularisation; 0: none.
+          lecam_decay=0.99,
+          optimizer=optimizer | dict(  # The discriminator's.
+              learning_rate=2e-5, min_learning_rate=0.0, schedule='constant',
+              warmup=0.25),
+      ),
+      # A generator of codes; read by the task 'generation' alone, whose `model`
+      # is that of the frozen tokenizer.
+      tokenizer=dict(
+          workdir='',  # Of the finished run that trained it.
+          checkpoint=0,  # 0: the newest.
+          sample=True,  # Codes are drawn from the posterior; or its means.
+      ),
+      dit=dict(
+          tower,
+          name='S',
+          mlp='swiglu',
+          positions='rope2d',
+          remat='none',
+      ),
+      diffusion=dict(
+          schedule='linear',
+          prediction='epsilon',
+          shift=1.0,  # Of the noise-to-signal ratio; 0: by the code's floats.
+          classes=0,  # Of the data's labels; 0: unconditional.
+          label_dropout=0.1,  # Share of the labels replaced by the null class.
+          normalise=True,  # Channels to mean 0 and variance 1.
+          sampler='ddim',
+          steps=250,
+      ),
+      generation=dict(
+          count=64,  # Samples of an evaluation.
+          batch_size=64,
+          guidance=(1.5,),  # Scales, all evaluated; 1: none.
+          interval=(0.0, 1.0),  # Times at which to guide; 1 is noise.
+          labels=(),  # To generate, in turn; (): all classes.
       ),
       data=dict(
           sources=('photographs',),
@@ -88,20 +156,7 @@ def default():
           grid=8,  # Images kept with their reconstruction.
           coded=256,  # Examples entropy-coded after the last step; 0: none.
       ),
-      optimizer=dict(
-          learning_rate=1e-4,  # At `reference_batch` images.
-          reference_batch=256,  # Rates times batch / this; 0: as they stand.
-          min_learning_rate=2.5e-6,  # 1e-5 at the paper's batch of 1024.
-          schedule='cosine',
-          warmup=0.03,
-          b1=0.9,
-          b2=0.95,
-          weight_decay=1e-4,
-          clip=1.0,  # Global norm; 0: none.
-          accumulate=1,  # Micro-batches per step.
-          # Of dicts: match, learning_rate, weight_decay, frozen, layer_decay.
-          groups=(),
-      ),
+      optimizer=optimizer | dict(accumulate=1),  # Micro-batches per step.
       mesh=dict(replica=-1, fsdp=1, tensor=1),  # -1: the devices that remain.
       sharding=dict(
           # Logical axis of a parameter -> mesh axis.
@@ -117,12 +172,19 @@ def default():
 
 # What the tuples hold, and an example of each.
 _ELEMENTS = {
+    'config.model.keep': (int, (16, 64)),
     'config.data.sources': (str, ('photographs',)),
     'config.data.weights': (float, (1.0,)),
     'config.data.crop_scale': (float, (0.8, 1.0)),
     'config.data.crop_ratio': (float, (0.75, 1.333)),
+    'config.generation.guidance': (float, (1.5,)),
+    'config.generation.interval': (float, (0.0, 1.0)),
+    'config.generation.labels': (int, (0,)),
     'config.optimizer.groups': (
         dict, ({'match': 'encoder/.*', 'frozen': True},)),
+    'config.adversarial.optimizer.groups': (
+        dict, ({'match': 'head/.*', 'learning_rate': 0.5},)),
+    'config.adversarial.adaptive_limits': (float, (0.0, 1e4)),
     'config.sharding.rules': (tuple, (('embed', 'fsdp'),)),
 }
 

@@ -45,15 +45,15 @@ def test_another_file_under_the_name_is_refused(monkeypatch, tmp_path):
 def test_test_tiles_are_a_fixed_list(size, tiles):
   source = photographs.Photographs('test', size)
   assert len(source) == tiles
-  assert all(source.read(i, None).shape == (1, size, size, 3)
+  assert all(source.read(i, None)[0].shape == (1, size, size, 3)
              for i in range(tiles))
   groups = collections.Counter(map(source.group, range(tiles)))
   assert groups.keys() == {5, 6} and min(groups.values()) > tiles / 4
   # The first tiles show both photographs.
   assert len({source.group(i) for i in range(min(tiles, 8))}) == 2
   again = photographs.Photographs('test', size)
-  np.testing.assert_array_equal(source.read(tiles - 1, None),
-                                again.read(tiles - 1, None))
+  np.testing.assert_array_equal(source.read(tiles - 1, None)[0],
+                                again.read(tiles - 1, None)[0])
   assert source.fingerprint == again.fingerprint
   assert source.fingerprint != photographs.Photographs('test', 16).fingerprint
 
@@ -66,7 +66,7 @@ def test_another_list_of_tiles_has_another_fingerprint(monkeypatch):
 
 def test_flat_tiles_are_left_out():
   source = photographs.Photographs('test', 32)
-  contrast = [source.read(i, None)[0].std((0, 1)).mean()
+  contrast = [source.read(i, None)[0][0].std((0, 1)).mean()
               for i in range(len(source))]
   assert min(contrast) >= photographs.MIN_CONTRAST
 
@@ -87,7 +87,7 @@ def test_training_windows_lie_at_all_scales_and_places():
   rng = np.random.default_rng(0)
   windows, sides = set(), collections.Counter()
   for _ in range(300):
-    window = source.read(0, rng)
+    window = source.read(0, rng)[0]
     assert window.shape[0] == 1 and window.shape[1] == window.shape[2]
     sides[window.shape[1]] += 1
     windows.add(window.tobytes())
@@ -97,6 +97,6 @@ def test_training_windows_lie_at_all_scales_and_places():
 
 def test_a_photograph_smaller_than_the_image_gives_its_largest_square():
   source = photographs.Photographs('test', 512)
-  assert source.read(0, None).shape == (1, 427, 427, 3)
+  assert source.read(0, None)[0].shape == (1, 427, 427, 3)
   train = photographs.Photographs('train', 1024)
-  assert train.read(1, np.random.default_rng(0)).shape == (1, 300, 300, 3)
+  assert train.read(1, np.random.default_rng(0))[0].shape == (1, 300, 300, 3)

@@ -39,7 +39,8 @@ def take(made, steps, **kwargs):
 
 
 def assert_same(a, b):
-  assert a.keys() == b.keys() == {'image', 'mask', 'index', 'group'}
+  assert a.keys() == b.keys() == {
+      'image', 'mask', 'index', 'group', 'label'}
   for key in a:
     np.testing.assert_array_equal(a[key], b[key], err_msg=key)
 
@@ -62,6 +63,26 @@ def test_batches_are_as_the_contract_says():
   assert -1 <= batch['image'].min() < -.5 < .5 < batch['image'].max() <= 1
   assert batch['mask'].all() and batch['mask'].dtype == bool
   assert batch['index'].dtype == batch['group'].dtype == np.int32
+
+
+def test_labels_are_the_outer_folders_of_files_in_the_order_of_names(tmp_path):
+  for i, name in enumerate(('wolf/a', 'bird/b', 'wolf/deep/c', 'd')):
+    file = tmp_path / 'train' / f'{name}.png'
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (16, 16), (50 * i,) * 3).save(file)
+  source = dict(data__sources=(f'folder:{tmp_path}',), batch_size=4,
+                data__flip=False)
+  batch = data.host_batch(config(**source), 0)
+  shade = np.rint((batch['image'][:, 0, 0, 0, 0] + 1) * 127.5 / 50).astype(int)
+  labels = dict(zip(shade.tolist(), batch['label'].tolist(), strict=True))
+  assert labels == {0: 1, 1: 0, 2: 1, 3: -1}
+  assert batch['label'].dtype == np.int32
+  with pytest.raises(data.UnreadableError, match='label 1 of 1 classes'):
+    data.host_batch(config(**source, diffusion__classes=1), 0)
+
+
+def test_photographs_have_no_labels():
+  assert (data.host_batch(config(), 0)['label'] == -1).all()
 
 
 def test_resuming_at_any_step_continues_the_stream():

@@ -46,7 +46,7 @@ def test_a_folder_is_read_recursively_in_the_order_of_paths(tmp_path):
   names = [os.path.relpath(source.name(i), tmp_path)
            for i in range(len(source))]
   assert names == ['a.webp', 'z.TIF', 'b/1.jpg', 'b/2.png', 'b/c/3.bmp']
-  assert source.read(3, None) == (tmp_path / 'b/2.png').read_bytes()
+  assert source.read(3, None)[0] == (tmp_path / 'b/2.png').read_bytes()
 
 
 def test_subfolders_named_as_splits_are_the_splits(tmp_path):
@@ -134,8 +134,9 @@ def test_records_are_found_by_folder_and_by_glob(tmp_path):
   write_records(tmp_path / records.file_name('d', 'test', 0, 1), 1, 9)
   for spec in (tmp_path, f'{tmp_path}/d-*'):
     source = open_source(f'array_record:{spec}')
-    assert [source.read(i, None)[0, 0, 0, 0] for i in range(len(source))] == [
-        0, 1, 2, 3, 4, 5]
+    read = [source.read(i, None) for i in range(len(source))]
+    assert [image[0, 0, 0, 0] for image, _ in read] == [0, 1, 2, 3, 4, 5]
+    assert [label for _, label in read] == [0, 1, 2, 3, 4, 5]
     assert len(open_source(f'array_record:{spec}', 'test')) == 1
   assert 'd-train.array_record-00000' in source.name(4)
 
@@ -152,7 +153,7 @@ def test_records_may_be_plain_image_files(tmp_path):
   writer.write((tmp_path / 'a.png').read_bytes())
   writer.close()
   source = open_source(f'array_record:{tmp_path}')
-  assert source.read(0, None) == (tmp_path / 'a.png').read_bytes()
+  assert source.read(0, None)[0] == (tmp_path / 'a.png').read_bytes()
 
 
 def test_absent_records_say_what_is_there(tmp_path):
@@ -204,7 +205,7 @@ def test_tfds_is_read_undecoded_through_its_data_source(temporary):
   tfds = pytest.importorskip('tensorflow_datasets')
   with tfds.testing.mock_data(num_examples=5):
     source = open_source('tfds:cifar10')
-    data = source.read(3, None)
+    data = source.read(3, None)[0]
     copy = pickle.loads(pickle.dumps(source))
     assert len(copy) == 5
   assert isinstance(data, bytes) and data[1:4] == b'PNG'

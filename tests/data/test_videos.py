@@ -39,19 +39,19 @@ def test_a_folder_is_read_recursively_in_the_order_of_paths(folder):
   source = sources.open_source(f'videos:{folder}', 'train', 16, False)
   assert [os.path.relpath(source.name(i), folder) for i in range(3)] == [
       'a.mp4', 'b/1.mkv', 'b/2.mp4']
-  assert [len(source.read(i, None)) for i in range(3)] == [7, 6, 5]
-  clip = source.read(0, None, lambda count, seconds: np.array([1, 4, 4, 6]))
+  assert [len(source.read(i, None)[0]) for i in range(3)] == [7, 6, 5]
+  clip = source.read(0, None, lambda count, seconds: np.array([1, 4, 4, 6]))[0]
   np.testing.assert_array_equal(
       clip, films.decode(folder / 'a.mp4')[[1, 4, 4, 6]])
   again = pickle.loads(pickle.dumps(source))
-  np.testing.assert_array_equal(again.read(0, None)[[1, 4, 4, 6]], clip)
+  np.testing.assert_array_equal(again.read(0, None)[0][[1, 4, 4, 6]], clip)
   assert [source.group(i) for i in range(3)] == [0, 1, 2]
 
 
 def test_times_reach_the_choice_of_a_clip(folder):
   source = open_source(folder)
-  clip = source.read(0, None, clips.Clips(3, frame_rate=12.5).choose)
-  np.testing.assert_array_equal(clip, source.read(0, None)[[1, 3, 5]])
+  clip = source.read(0, None, clips.Clips(3, frame_rate=12.5).choose)[0]
+  np.testing.assert_array_equal(clip, source.read(0, None)[0][[1, 3, 5]])
 
 
 def test_the_index_is_built_once(folder, cache, monkeypatch):
@@ -70,7 +70,7 @@ def test_only_what_has_changed_is_read_again(folder, monkeypatch):
       seen.append(os.path.basename(path)), timeline(path))[1])
   source = open_source(folder)
   assert sorted(seen) == ['a.mp4', 'c.mp4'] and len(source) == 4
-  assert len(source.read(0, None)) == 9 and source.fingerprint != before
+  assert len(source.read(0, None)[0]) == 9 and source.fingerprint != before
 
 
 def test_irregular_times_survive_the_index(folder):
@@ -150,11 +150,11 @@ def test_records_of_clips_are_videos_without_times(tmp_path):
   writer.close()
   source = sources.open_source(f'array_record:{tmp_path}', 'train', 16, False)
   assert source.moving and not source.timed
-  np.testing.assert_array_equal(source.read(0, None), frames)
+  np.testing.assert_array_equal(source.read(0, None)[0], frames)
   np.testing.assert_array_equal(
-      source.read(0, None, clips.Clips(2, stride=3).choose), frames[[1, 4]])
+      source.read(0, None, clips.Clips(2, stride=3).choose)[0], frames[[1, 4]])
   np.testing.assert_array_equal(
-      source.read(1, None, clips.Clips(2).choose), frames[:1])
+      source.read(1, None, clips.Clips(2).choose)[0], frames[:1])
 
 
 def test_tfds_videos_are_read_frame_by_frame_undecoded(tmp_path):
@@ -180,9 +180,9 @@ def test_tfds_videos_are_read_frame_by_frame_undecoded(tmp_path):
   source = sources.open_source(f'tfds:{builder.data_path}', 'train', 16, False)
   source = pickle.loads(pickle.dumps(source))
   assert source.moving and not source.timed and len(source) == 3
-  assert sorted(len(source.read(i, None)) for i in range(3)) == [1, 4, 6]
-  longest = max(range(3), key=lambda i: len(source.read(i, None)))
-  clip = source.read(longest, None, clips.Clips(2, stride=4).choose)
+  assert sorted(len(source.read(i, None)[0]) for i in range(3)) == [1, 4, 6]
+  longest = max(range(3), key=lambda i: len(source.read(i, None)[0]))
+  clip = source.read(longest, None, clips.Clips(2, stride=4).choose)[0]
   assert all(frame[1:4] == b'PNG' for frame in clip)
   decoded = [np.asarray(Image.open(io.BytesIO(frame))) for frame in clip]
   np.testing.assert_array_equal(decoded, frames[[0, 4]])

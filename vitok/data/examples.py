@@ -1,9 +1,10 @@
 """From the number of a record to an example: read, crop, resize, flip.
 
 Runs in threads and worker processes. An example is {'image' uint8 (T, H, W,
-3), 'mask', 'index', 'group', 'skipped'}; `skipped` counts the records that
-gave way to it, which is how names of unreadable files get back to the process
-that reports them. Crop and flip are drawn once for all frames of a clip.
+3), 'mask', 'index', 'group', 'label', 'skipped'}; `label` is -1 where there is
+none, `skipped` counts the records that gave way to it, which is how names of
+unreadable files get back to the process that reports them. Crop and flip are
+drawn once for all frames of a clip.
 """
 
 import bisect
@@ -17,6 +18,7 @@ import numpy as np
 from vitok import errors
 from vitok.data import clips as clips_lib
 from vitok.data import sources, splits, transforms
+from vitok.data.records import NO_LABEL
 
 PAD = -1  # Number of the record that a row of padding holds.
 
@@ -43,6 +45,7 @@ class Examples:
     name_of_filter: of `transforms.FILTERS`.
     flip: whether half of the training examples are mirrored.
     skip_unreadable: whether unreadable records give way.
+    classes: of the labels that may occur; 0: whatever there is.
 
   Attributes:
     ranges: the numbers of each source's records.
@@ -50,17 +53,20 @@ class Examples:
     moving: whether a source holds videos.
     untimed: names of the sources of videos that do not say when their frames
       are shown.
+    classes: {source: number of classes}, as its `Source` says.
     fingerprint: hash of indices and ranges.
   """
 
   def __init__(self, keys: tuple[str, str], names: Sequence[str], split: str,
                *, size: int, crop: Callable, name_of_filter: str,
                clips: clips_lib.Clips = clips_lib.Clips(),
-               flip: bool = False, skip_unreadable: bool = False):
+               flip: bool = False, skip_unreadable: bool = False,
+               classes: int = 0):
     chosen = splits.parse(keys[1], split)
     self._size, self._crop, self._filter = size, crop, name_of_filter
     self._clips = clips
     self._flip, self._skip = flip, skip_unreadable
+    self._classes = classes
     self._sources, self._starts, self.ranges, end = [], [], [], 0
     for name in names:
       try:
@@ -84,6 +90,8 @@ class Examples:
     self.moving = any(source.moving for source in self._sources)
     self.untimed = [name for name, source in zip(
         names, self._sources, strict=True) if source.moving > source.timed]
+    self.classes = {name: source.classes for name, source in zip(
+        names, self._sources, strict=True)}
     self.fingerprint = hashlib.sha256(repr([
         (source.fingerprint, numbers) for source, numbers
         in zip(self._sources, self.ranges, strict=True)]).encode()).hexdigest()
@@ -114,7 +122,7 @@ class Examples:
         if not self._skip:
           raise
     shape = (self._clips.frames, self._size, self._size, 3)
-    return _example(np.zeros(shape, np.uint8), False, number, PAD,
+    return _example(np.zeros(shape, np.uint8), False, number, PAD, NO_LABEL,
                     int(number != PAD))
 
   def overlaps(self, other: 'Examples') -> bool:
@@ -151,8 +159,11 @@ class Examples:
   def _example(self, number, rng, skipped, part=0):
     source, index = self._find(number)
     try:
-      image = self._pixels(source.read(index, rng, functools.partial(
-          self._clips.choose, rng=rng, part=part)), rng)
+      read, label = source.read(index, rng, functools.partial(
+          self._clips.choose, rng=rng, part=part))
+      if 0 < self._classes <= label:
+        raise ValueError(f'label {label} of {self._classes} classes')
+      image = self._pixels(read, rng)
     except MemoryError:
       raise
     except Exception as error:  # Pillow raises many kinds for broken files.
@@ -161,7 +172,7 @@ class Examples:
     if rng is not None and self._flip:
       image = transforms.random_flip(image, rng)
     group = source.group(index) + number - index
-    return _example(image, True, number, group, skipped)
+    return _example(image, True, number, group, label, skipped)
 
   def _pixels(self, read, rng):
     """What a source has read, cropped and resized; an image is a still clip."""
@@ -178,10 +189,10 @@ class Examples:
     return image if repeats == 1 else image.repeat(repeats, axis=0)
 
 
-def _example(image_TxHxWxC, mask, index, group, skipped):
+def _example(image_TxHxWxC, mask, index, group, label, skipped):
   return {'image': image_TxHxWxC, 'mask': np.bool_(mask),
           'index': np.int32(index), 'group': np.int32(group),
-          'skipped': np.int32(skipped)}
+          'label': np.int32(label), 'skipped': np.int32(skipped)}
 
 
 def _after(numbers, number, steps):

@@ -11,6 +11,7 @@ from absl import logging
 from PIL import Image
 
 from vitok import errors
+from vitok.data.records import NO_LABEL
 
 # A folder with a subfolder of one of these names is split by its subfolders.
 _SPLITS = ('train', 'test', 'validation', 'valid', 'val')
@@ -26,8 +27,12 @@ class Files:
   sliced: `train[:90%]` and `train[90%:]`. Files that cannot be read are left
   out of the index, counted and named, or refused.
 
+  Subfolders of a split are its classes, numbered in the order of their names;
+  a file in a subfolder's subfolder is of the outer one's class.
+
   Attributes:
     fingerprint: hash of the index.
+    classes: number of subfolders with files.
     unreadable: paths of the files left out.
   """
   kind = medium = ''  # Of source, and what its files hold: 'folder', 'image'.
@@ -68,6 +73,8 @@ class Files:
       logging.warning('%d of %d %ss in %s are left out', len(self.unreadable),
                       len(files), medium, root)
     self._read = [read[file] for file in self._files]
+    self._labels = _labels(self._files)
+    self.classes = max(self._labels, default=NO_LABEL) + 1
     self.fingerprint = hash_of(*zip(self._files, self._read, strict=True))
 
   def endings(self) -> Collection[str]:
@@ -107,7 +114,7 @@ class Images(Files):
   def read(self, index, rng, choose=None):
     del rng, choose
     with open(self.name(index), 'rb') as file:
-      return file.read()
+      return file.read(), self._labels[index]
 
 
 def in_threads(function: Callable[[str], Any], root: str,
@@ -156,6 +163,14 @@ def nearest_path(kind: str, path: str) -> str | None:
                   and (kind == 'array_record' or entry.is_dir()))
   near = errors.nearest(os.path.basename(path), others)
   return near and f'{kind}:{os.path.join(parent, near)}'
+
+
+def _labels(files):
+  """The class of each file, by its outermost folder."""
+  outer = [file.partition(os.sep)[0] if os.sep in file else None
+           for file in files]
+  number = {name: i for i, name in enumerate(sorted(set(outer) - {None}))}
+  return [number.get(name, NO_LABEL) for name in outer]
 
 
 def _walk(root, endings):

@@ -25,6 +25,7 @@ import numpy as np
 from PIL import Image
 
 from vitok import errors
+from vitok.data.records import NO_LABEL
 
 _SKIMAGE, _SKLEARN = ('skimage', 'data'), ('sklearn', 'datasets/images')
 
@@ -113,6 +114,7 @@ class Photographs:
       square, which is then enlarged.
   """
   moving = timed = False
+  classes = 0
 
   def __init__(self, split: str, resolution: int):
     if split not in ('train', 'test'):
@@ -134,8 +136,11 @@ class Photographs:
     return len(self._names if self._tiles is None else self._tiles)
 
   def read(self, index: int, rng: np.random.Generator | None,
-           choose: Any = None) -> np.ndarray:
-    """Pixels of a record, uint8 (1, h, w, 3): a window drawn with `rng`."""
+           choose: Any = None) -> tuple[np.ndarray, int]:
+    """Pixels of a record, uint8 (1, h, w, 3): a window drawn with `rng`.
+
+    And its label: none.
+    """
     del choose
     if self._tiles is not None:
       photo, scale, top, left = self._tiles[index]
@@ -146,12 +151,12 @@ class Photographs:
       image = scales[0 if rng is None else rng.integers(len(scales))]
       short = min(image.shape[:2])
       if rng is None:
-        return image[None]
+        return image[None], NO_LABEL
       low = min(self._resolution, short)
       side = int(rng.integers(low, min(2 * low, short) + 1))
       top = rng.integers(image.shape[0] - side + 1)
       left = rng.integers(image.shape[1] - side + 1)
-    return image[None, top:top + side, left:left + side]
+    return image[None, top:top + side, left:left + side], NO_LABEL
 
   def name(self, index: int) -> str:
     photo = index if self._tiles is None else self._tiles[index][0]

@@ -39,7 +39,7 @@ def host_batch(config: Any, step: int,
   rows = range(config.batch_size) if rows is None else rows
   batch = _train_dataset(selection.train_examples(config), config, rows)[step]
   return {'image': transforms.to_float(batch['image'])} | {
-      key: batch[key] for key in ('mask', 'index', 'group')}
+      key: batch[key] for key in ('mask', 'index', 'group', 'label')}
 
 
 def train_batches(config: Any, sharding: jax.sharding.Sharding,
@@ -53,7 +53,8 @@ def train_batches(config: Any, sharding: jax.sharding.Sharding,
 
   Returns:
     An iterator of batches on the devices: 'image' float32 (G, T, H, W, C) in
-    [-1, 1], 'mask' bool (G,), 'index' and 'group' int32 (G,). Close it.
+    [-1, 1], 'mask' bool (G,), 'index', 'group' and 'label' (-1: none) int32
+    (G,). Close it.
   """
   return TrainBatches(config, sharding, start)
 

@@ -30,10 +30,11 @@ from PIL import Image
 _HEADER = struct.Struct('<4sB3xi4I')
 _MAGIC = b'VTKR'
 RAW, FILE = 0, 1
+NO_LABEL = -1
 WRITER_OPTIONS = 'group_size:1,uncompressed'  # Random access; pixels.
 
 
-def pack(image: bytes | np.ndarray, label: int = -1) -> bytes:
+def pack(image: bytes | np.ndarray, label: int = NO_LABEL) -> bytes:
   """One record, of an image file's bytes or of uint8 (T, H, W, 3) pixels."""
   if isinstance(image, bytes):
     return _HEADER.pack(_MAGIC, FILE, label, 0, 0, 0, 0) + image
@@ -49,7 +50,7 @@ def unpack(record: bytes) -> tuple[bytes | np.ndarray, int]:
     ValueError: a header that does not fit its payload.
   """
   if not record.startswith(_MAGIC):
-    return record, -1
+    return record, NO_LABEL
   if len(record) < _HEADER.size:
     raise ValueError('record ends within its header')
   _, encoding, label, *shape = _HEADER.unpack_from(record)

@@ -48,6 +48,7 @@ def check(config: Any, part: str = 'all') -> None:
   if data.frames > 1 and train and not train.moving:
     raise errors.InputError('config.data.frames', data.frames,
                             'sources hold images, which have one frame', 1)
+  _check_classes(config, train.classes if train else held_out.classes)
   untimed = (train.untimed if train else []) + held_out.untimed
   if data.frame_rate and untimed:
     raise errors.InputError(
@@ -88,7 +89,7 @@ def train_examples(config: Any) -> examples_lib.Examples:
       size=data.resolution, crop=transforms.crop(
           data.crop, tuple(data.crop_scale), tuple(data.crop_ratio)),
       name_of_filter=data.filter, clips=_clips(config, 1), flip=data.flip,
-      skip_unreadable=data.skip_unreadable)
+      skip_unreadable=data.skip_unreadable, classes=config.diffusion.classes)
 
 
 def eval_examples(config: Any) -> examples_lib.Examples:
@@ -100,7 +101,7 @@ def eval_examples(config: Any) -> examples_lib.Examples:
       size=data.resolution, crop=transforms.crop(evaluation.crop),
       name_of_filter=evaluation.filter,
       clips=_clips(config, evaluation.clips),
-      skip_unreadable=data.skip_unreadable)
+      skip_unreadable=data.skip_unreadable, classes=config.diffusion.classes)
 
 
 def evaluated(examples: examples_lib.Examples, config: Any) -> Sequence[int]:
@@ -118,6 +119,16 @@ def evaluated(examples: examples_lib.Examples, config: Any) -> Sequence[int]:
 def _clips(config, parts):
   data = config.data
   return clips.Clips(data.frames, data.stride, data.frame_rate, parts)
+
+
+def _check_classes(config, known):
+  """Refuses classes that the labels of a source do not fit."""
+  classes = config.diffusion.classes
+  for source, found in known.items() if classes else ():
+    if found is not None and not 0 < found <= classes:
+      raise errors.InputError(
+          'config.diffusion.classes', classes, f'{source} has '
+          + (f'{found} classes' if found else 'no labels'), found)
 
 
 def _check_interval(key, value, most, nearest):

@@ -27,18 +27,20 @@ class Source(Protocol):
     fingerprint: hash of the index, equal wherever the data lie.
     moving: whether records are videos, as far as the first one tells.
     timed: whether it is known when their frames are shown.
+    classes: of the labels; 0: records have none; None: it is not known.
   """
   fingerprint: str
   moving: bool
   timed: bool
+  classes: int | None
 
   def __len__(self) -> int:
     ...
 
   def read(self, index: int, rng: np.random.Generator | None,
            choose: clips.Chooser | None = None
-           ) -> bytes | list[bytes] | np.ndarray:
-    """A record, or a clip of it.
+           ) -> tuple[bytes | list[bytes] | np.ndarray, int]:
+    """A record, or a clip of it, and its label.
 
     Args:
       index: number of the record in the split.
@@ -47,7 +49,7 @@ class Source(Protocol):
 
     Returns:
       The bytes of an image file, or of one for each frame, or uint8 pixels
-      (T, H, W, 3).
+      (T, H, W, 3); and the number of its class, `NO_LABEL` if it has none.
     """
 
   def name(self, index: int) -> str:
@@ -127,8 +129,9 @@ class ArrayRecords:
       found = folders.listed('file', self._names)
       raise errors.InputError('source', spec,
                               f'cannot be read ({error}): {found}') from error
-    image, _ = records.unpack(first)
+    image, label = records.unpack(first)
     self.moving = isinstance(image, np.ndarray) and len(image) > 1
+    self.classes = 0 if label == records.NO_LABEL else None
     self.fingerprint = folders.hash_of(self._names, len(self), first)
 
   def __len__(self):
@@ -136,10 +139,10 @@ class ArrayRecords:
 
   def read(self, index, rng, choose=None):
     del rng
-    image, _ = records.unpack(self._records[index])
+    image, label = records.unpack(self._records[index])
     if choose is None or isinstance(image, bytes) or len(image) == 1:
-      return image
-    return image[choose(len(image), None)]
+      return image, label
+    return image[choose(len(image), None)], label
 
   def name(self, index):
     return f'record {index} of {self._names[0]} and the files after it'
@@ -201,6 +204,9 @@ class Tfds:
           "'image'; found "
           + folders.listed('feature', list(builder.info.features)))
     self.moving = self._feature == 'video'
+    # A label of another kind (several of them, a number) is no class.
+    self.classes = 0 if 'label' not in builder.info.features else getattr(
+        builder.info.features['label'], 'num_classes', None) or 0
     skip = tfds.decode.SkipDecoding()
     skip.decode_batch_example_np = skip.decode_example_np  # It forgets videos.
     try:
@@ -227,12 +233,14 @@ class Tfds:
 
   def read(self, index, rng, choose=None):
     del rng
-    record = self._records[index][self._feature]
+    example = self._records[index]
+    record = example[self._feature]
+    label = int(example['label']) if self.classes else records.NO_LABEL
     if not self.moving:
-      return record
+      return record, label
     numbers = (range(len(record)) if choose is None
                else choose(len(record), None))
-    return [bytes(record[number]) for number in numbers]
+    return [bytes(record[number]) for number in numbers], label
 
   def name(self, index):
     return f'record {index} of {self._name}, split {self._split}'

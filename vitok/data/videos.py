@@ -54,7 +54,7 @@ class Videos(folders.Files):
     numbers = (np.arange(len(times)) if choose is None
                else choose(len(times), times.seconds))
     return np.stack(list(video_file.frames(
-        self.name(index), times, numbers.tolist())))
+        self.name(index), times, numbers.tolist()))), self._labels[index]
 
 
 def _folder():
