@@ -25,6 +25,12 @@ _RANGES = {
     'ema_decay': (0, 1 - 1e-9),
     'model.layer_scale': (0, 1e3),
     'loss.kl_weight': (0, 1e9),
+    'loss.ssim_weight': (0, 1e9),
+    'loss.lpips_weight': (0, 1e9),
+    'adversarial.r1': (0, 1e9),
+    'adversarial.r1_every': (1, _MOST),
+    'adversarial.lecam': (0, 1e9),
+    'adversarial.lecam_decay': (0, 1 - 1e-9),
     'data.resolution': (1, 2**14),
     'data.frames': (1, 2**14),
     'data.stride': (1, 2**14),
@@ -37,15 +43,18 @@ _RANGES = {
     'evaluation.clips': (1, 2**14),
     'evaluation.grid': (1, 256),
     'evaluation.coded': (0, _MOST),
-    'optimizer.learning_rate': (1e-12, 1e3),
-    'optimizer.reference_batch': (0, _MOST),
-    'optimizer.min_learning_rate': (0, 1e3),
-    'optimizer.warmup': (0, 1),
-    'optimizer.b1': (0, 1 - 1e-9),
-    'optimizer.b2': (0, 1 - 1e-9),
-    'optimizer.weight_decay': (0, 1e9),
-    'optimizer.clip': (0, 1e9),
     'optimizer.accumulate': (1, _MOST),
+    **{f'{optimizer}.{field}': limits
+       for optimizer in ('optimizer', 'adversarial.optimizer')
+       for field, limits in {
+           'learning_rate': (1e-12, 1e3),
+           'reference_batch': (0, _MOST),
+           'min_learning_rate': (0, 1e3),
+           'warmup': (0, 1),
+           'b1': (0, 1 - 1e-9),
+           'b2': (0, 1 - 1e-9),
+           'weight_decay': (0, 1e9),
+           'clip': (0, 1e9)}.items()},
     'sharding.fsdp_min_size': (0, _MOST),
     'checkpoint.every': (1, _MOST),
     'checkpoint.keep': (1, _MOST),
@@ -89,10 +98,12 @@ def check(config, part='all'):
     _check_optimizer(config)
     _check_rows(config)
     _check_profile(config)
+    tuple(task.weights)  # Refuses what is not there.
     if config.init_subtree and not config.init_from:
       raise errors.InputError('config.init_subtree', config.init_subtree,
                               'is a part of config.init_from, which is empty')
   usual = config_lib.flatten(config_lib.default())
+  _check_adversarial(config, leaves, usual)
   if any(leaves[key] != usual[key] for key in _OF_STATE):
     _check_state(config, task)
   data.check(config, part)
@@ -161,6 +172,17 @@ def _check_optimizer(config):
         'config.optimizer.accumulate', optimizer.accumulate,
         f'does not divide config.batch_size={config.batch_size}',
         math.gcd(config.batch_size, optimizer.accumulate))
+
+
+def _check_adversarial(config, leaves, usual):
+  if config.task == 'adversarial':
+    optimizers.schedule(config.adversarial.optimizer, config.batch_size,
+                        config.total_steps, key='config.adversarial.optimizer')
+    return
+  for key, value in leaves.items():
+    if key.startswith('adversarial.') and value != usual[key]:
+      raise errors.InputError(f'config.{key}', value, 'is read by the task '
+                              f'adversarial, not by {config.task}', usual[key])
 
 
 def _check_state(config, task):

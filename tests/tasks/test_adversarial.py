@@ -5,13 +5,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 
 from tests import runs
-from vitok import config as config_lib
-from vitok import errors, tasks
+from vitok import errors
 from vitok.tasks import adversarial
 from vitok.training import program as program_lib
 from vitok.training import step as step_lib
@@ -19,22 +17,18 @@ from vitok.training import step as step_lib
 FREEZE = ({'match': '(encoder|bottleneck)/.*', 'frozen': True},)
 
 
-def options(**changes):
-  """Fields of `config.adversarial`; `schedule__weight=0.0` overrides."""
-  optimizer = config_lib.default().optimizer
-  optimizer.update(learning_rate=1e-3, reference_batch=0, warmup=0.0,
-                   schedule='constant')
-  fields = ml_collections.ConfigDict(dict(
-      trained='decoder', schedule=dict(weight=0.05, start=1, ramp=2),
-      adaptive=False, adaptive_limits=(0.0, 1e4),
-      discriminator='residual', width=1 / 64, loss='hinge',
-      r1=0.0, r1_every=1, lecam=0.0, lecam_decay=0.99, optimizer=optimizer))
-  with fields.unlocked():
-    for key, value in changes.items():
-      *groups, field = key.split('__')
-      functools.reduce(lambda node, name: node[name], groups, fields)[
-          field] = value
-  return fields
+OPTIONS = dict(
+    schedule__start=1, schedule__ramp=2, width=1 / 64,
+    optimizer__learning_rate=1e-3, optimizer__reference_batch=0,
+    optimizer__warmup=0.0)
+
+
+def tiny(changes=(), **options):
+  """A config; `changes` go to it, `options` to its section `adversarial`."""
+  return runs.tiny(task='adversarial', **(
+      {'optimizer__groups': FREEZE} | dict(changes)
+      | {f'adversarial__{key}': value
+         for key, value in (OPTIONS | options).items()}))
 
 
 def images(seed, size):
@@ -48,13 +42,10 @@ PROGRAMS = {}  # Compiled once for all tests.
 
 
 class Run:
-  """A run's state; `changes` go to its config, `opts` to `options`."""
+  """A run's state; arguments as `tiny` takes them."""
 
-  def __init__(self, monkeypatch, changes=(), **opts):
-    monkeypatch.setitem(tasks.TASKS, 'adversarial', functools.partial(
-        adversarial.Adversarial, options=options(**opts)))
-    self.config = runs.tiny(task='adversarial', **dict(
-        dict(optimizer__groups=FREEZE), **dict(changes)))
+  def __init__(self, changes=(), **opts):
+    self.config = tiny(changes, **opts)
     name = repr((changes, sorted(opts.items())))
     if name not in PROGRAMS:
       PROGRAMS[name] = program_lib.Program(self.config, jax.devices()[:1])
@@ -85,9 +76,8 @@ def moved(before, after):
       lambda a, b: bool((a != b).any()), before, after))
 
 
-def test_two_steps_move_decoder_and_discriminator_but_not_the_encoder(
-    monkeypatch):
-  run = Run(monkeypatch)
+def test_two_steps_move_decoder_and_discriminator_but_not_the_encoder():
+  run = Run()
   before = run.values()
   made = [run.step(seed) for seed in range(2)]
   after = run.values()
@@ -108,8 +98,8 @@ def test_two_steps_move_decoder_and_discriminator_but_not_the_encoder(
   assert 2 * trained <= moments < 2 * trained + 10  # None for the encoder.
 
 
-def test_every_option_together_trains_the_encoder_too(monkeypatch):
-  run = Run(monkeypatch, {'optimizer__groups': ()}, trained='all',
+def test_every_option_together_trains_the_encoder_too():
+  run = Run({'optimizer__groups': ()}, trained='all',
             discriminator='patch', loss='non_saturating', adaptive=True,
             r1=1.0, r1_every=2, lecam=0.01)
   before = run.values()
@@ -123,9 +113,9 @@ def test_every_option_together_trains_the_encoder_too(monkeypatch):
   assert 0 < run.values('stats')['discriminator']['weight'] < 1
 
 
-def test_gradients_are_those_of_the_two_losses_together(monkeypatch):
+def test_gradients_are_those_of_the_two_losses_together():
   """The sum at the image equals differentiating the sum of both losses."""
-  run = Run(monkeypatch)
+  run = Run()
   task, state = run.task, run.values()
   rows, key = np.arange(3), jax.random.key(5)
   batch = images(3, 3) | {'row': rows, 'mask': np.array([1, 1, 0])}
@@ -153,8 +143,8 @@ def test_gradients_are_those_of_the_two_losses_together(monkeypatch):
   np.testing.assert_allclose(latent['variance'], z.var((0, 1)), rtol=1e-5)
 
 
-def test_last_layers_gradient_is_that_of_its_kernel(monkeypatch):
-  run = Run(monkeypatch)
+def test_last_layers_gradient_is_that_of_its_kernel():
+  run = Run()
   params = run.values()['autoencoder']
   image = images(0, 2)['image']
   push = images(1, 2)['image']  # Any gradient at the reconstruction.
@@ -171,8 +161,8 @@ def test_last_layers_gradient_is_that_of_its_kernel(monkeypatch):
                              rtol=1e-4, atol=1e-5)
 
 
-def test_latent_moments_are_those_of_all_batches_together(monkeypatch):
-  run = Run(monkeypatch)
+def test_latent_moments_are_those_of_all_batches_together():
+  run = Run()
   z = np.random.default_rng(0).normal(3, 2, (4, 6, 5, 4))
   z += np.arange(4)[:, None, None, None]  # Means differ between batches.
   state = run.state
@@ -183,10 +173,10 @@ def test_latent_moments_are_those_of_all_batches_together(monkeypatch):
   np.testing.assert_allclose(stats['variance'], z.var((0, 1, 2)), rtol=1e-4)
 
 
-def test_the_control_has_no_discriminator_and_the_same_noise(monkeypatch):
+def test_the_control_has_no_discriminator_and_the_same_noise():
   """Before the adversary has a weight, both runs are the same run."""
-  run = Run(monkeypatch)
-  control = Run(monkeypatch, schedule__weight=0.0)
+  run = Run()
+  control = Run(schedule__weight=0.0)
   assert 'discriminator' not in control.state.params
   made, plain = run.step(), control.step()
   shared = [name for name in plain if name.startswith('autoencoder/')]
@@ -199,8 +189,8 @@ def test_the_control_has_no_discriminator_and_the_same_noise(monkeypatch):
     np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-def test_a_broken_discriminator_stops_both_players(monkeypatch):
-  run = Run(monkeypatch)
+def test_a_broken_discriminator_stops_both_players():
+  run = Run()
   params = run.state.params
   params['discriminator']['logit']['bias'] = jnp.full((1,), jnp.nan)
   before = run.values()
@@ -210,9 +200,9 @@ def test_a_broken_discriminator_stops_both_players(monkeypatch):
   assert run.values('stats')['latent']['batches'] == 0
 
 
-def test_micro_batches_are_accepted_where_gradients_are_means(monkeypatch):
+def test_micro_batches_are_accepted_where_gradients_are_means():
   """Traced: the trainer's own tests compare the values."""
-  run = Run(monkeypatch, {'batch_size': 16, 'optimizer__accumulate': 2},
+  run = Run({'batch_size': 16, 'optimizer__accumulate': 2},
             r1=1.0)
   state, _ = jax.eval_shape(
       step_lib.make(run.task, run.config), run.program.abstract,
@@ -221,10 +211,9 @@ def test_micro_batches_are_accepted_where_gradients_are_means(monkeypatch):
       lambda a, b: a.shape == b.shape, state, run.program.abstract)))
 
 
-def test_cost_tells_the_discriminator_and_spares_the_frozen_encoder(
-    monkeypatch):
-  run = Run(monkeypatch)
-  costs = [adversarial.Adversarial(run.config, options(**opts)).cost()
+def test_cost_tells_the_discriminator_and_spares_the_frozen_encoder():
+  run = Run()
+  costs = [adversarial.Adversarial(tiny(**opts)).cost()
            for opts in ({}, {'trained': 'all'}, {'schedule__weight': 0.0})]
   frozen, full, control = costs
   forward = full['flops']['by_part']['forward']
@@ -238,11 +227,11 @@ def test_cost_tells_the_discriminator_and_spares_the_frozen_encoder(
   assert frozen['flops']['by_part']['train_step']['total'] == sum(
       frozen['flops']['by_part']['train_step'][part]
       for part in ('encoder', 'bottleneck', 'decoder'))
-  told = frozen['discriminator']
+  told = frozen['losses']['discriminator']
   assert told['parameters'] == sum(
       x.size for x in jax.tree.leaves(run.state.params['discriminator']))
   assert told['train_step'] == 16 * told['macs'] > 0
-  assert 'discriminator' not in control
+  assert not control['losses'] and not control['memory']['losses']
 
 
 @pytest.mark.parametrize('changes, opts, message', [
@@ -257,6 +246,6 @@ def test_cost_tells_the_discriminator_and_spares_the_frozen_encoder(
     ({'batch_size': 16, 'optimizer__accumulate': 2}, {'adaptive': True},
      "accumulate=2.*'autoencoder'"),
 ])
-def test_impossible_options_are_refused(monkeypatch, changes, opts, message):
+def test_impossible_options_are_refused(changes, opts, message):
   with pytest.raises(errors.InputError, match=message):
-    Run(monkeypatch, changes, **opts)
+    Run(changes, **opts)

@@ -260,26 +260,3 @@ def build(name: str, *, resolution: int, width: float = 1.0,
                             'is too small for a discriminator', 4)
   kind, clips = DISCRIMINATORS[name]
   return kind(width, clips, layers.DTYPES[dtype])
-
-
-def macs(model: Discriminator, shape: tuple[int, ...]) -> int:
-  """Multiply-accumulates of a forward pass of one example.
-
-  Args:
-    model: from `build`.
-    shape: (T, H, W, C) of the example.
-
-  Returns:
-    Of convolutions and matrix products, padding counted as if it were image;
-    read from abstract shapes, which starts no device.
-  """
-  made = jax.eval_shape(lambda image: model.init(
-      jax.random.key(0), image, mutable=True,
-      capture_intermediates=lambda module, _: isinstance(
-          module, (Conv, layers.Linear))),
-      jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-  params = nn.unbox(made['params'])
-  # One kernel for each position of the output.
-  return sum(
-      math.prod(output['__call__'][0].shape[:-1]) * params[name]['kernel'].size
-      for name, output in made['intermediates'].items())

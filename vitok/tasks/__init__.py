@@ -1,9 +1,10 @@
 """Training objectives by name; a new one is a module and a line here."""
 
 from vitok import errors
-from vitok.tasks import reconstruction
+from vitok.tasks import adversarial, reconstruction
 
 TASKS = {
+    'adversarial': adversarial.Adversarial,
     'reconstruction': reconstruction.Reconstruction,
 }
 

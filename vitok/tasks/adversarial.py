@@ -17,7 +17,6 @@ Dimensions: B examples, N logits of an example, L tokens, D width, P numbers of
 a patch, c channels of the code.
 """
 
-import math
 import re
 from typing import Any
 
@@ -27,7 +26,7 @@ from flax.core import meta
 
 from vitok import errors, sizes
 from vitok.losses import adversarial, schedules
-from vitok.models import autoencoder, discriminators
+from vitok.models import autoencoder, counting, discriminators
 from vitok.tasks import base, reconstruction
 
 LATENT = 'latent'
@@ -46,8 +45,7 @@ class Adversarial(reconstruction.Reconstruction):
   """See the top of the file, and `base.Task`.
 
   Args:
-    config: of the run.
-    options: a `ConfigDict` with
+    config: of the run. Of `config.adversarial`,
       trained: 'decoder', or 'all' for the paper's full fine-tuning.
       schedule: of the generator's loss, see `losses.schedules`.
       adaptive: whether the scheduled weight is multiplied by the ratio of
@@ -64,9 +62,9 @@ class Adversarial(reconstruction.Reconstruction):
     InputError: an impossible option; the encoder is not frozen but should be.
   """
 
-  def __init__(self, config: Any, options: Any):
+  def __init__(self, config: Any):
     super().__init__(config)
-    self._options = options
+    self._options = options = config.adversarial
     errors.one_of('config.adversarial.trained', options.trained,
                   ('decoder', 'all'))
     self._weight = schedules.build(options.schedule,
@@ -76,17 +74,19 @@ class Adversarial(reconstruction.Reconstruction):
         options.discriminator, resolution=config.data.resolution,
         width=options.width, dtype=config.model.dtype)
     self._plays = options.schedule.weight > 0
+    _check_limits(options.adaptive_limits)
     if options.trained == 'decoder' and not config.optimizer.groups:
       raise errors.InputError('config.optimizer.groups', (), 'does not freeze '
                               'the encoder, as stage 2 needs', _GROUPS)
     self.players = (
-        base.Player(base.AUTOENCODER, self._generate, ema_decay=config.ema_decay,
+        base.Player(base.AUTOENCODER, self._generate,
+                    ema_decay=config.ema_decay,
                     additive=not (self._plays and options.adaptive)),
         base.Player(LATENT, self._observe, additive=True))
     if self._plays:
       self.players += (base.Player(
           DISCRIMINATOR, self._discriminate, options.optimizer,
-          additive=not options.lecam),)
+          'config.adversarial.optimizer', additive=not options.lecam),)
 
   def init(self, key: jax.Array):
     params, stats = super().init(key)
@@ -126,8 +126,9 @@ class Adversarial(reconstruction.Reconstruction):
   def _generate(self, state, frozen, batch, key, carry):
     """Both losses meet at the image, where their gradients are weighted; one
     backward pass then takes the sum through the decoder."""
-    del frozen, carry
-    params, stats = state.params[base.AUTOENCODER], state.stats[base.AUTOENCODER]
+    del carry
+    params = state.params[base.AUTOENCODER]
+    stats = state.stats[base.AUTOENCODER]
     image, mask = batch['image'], batch['mask']
     fixed = FROZEN if self._options.trained == 'decoder' else ()
     rest = {name: params[name] for name in fixed}
@@ -137,18 +138,21 @@ class Adversarial(reconstruction.Reconstruction):
           {'params': trained | rest, **stats}, image,
           keys=base.example_keys(key, batch['row']), train=True,
           mutable=list(stats))
-      kl = base.masked_mean(self._kl(out['code'], image), mask)
-      return (fake, kl), (out, stats if fixed else new_stats)
+      price = base.masked_mean(self._objective.code(out['code']), mask)
+      return (fake, price), (out, stats if fixed else new_stats)
 
-    (fake, kl), backward, (out, new_stats) = jax.vjp(
+    def judge(fake):
+      total, terms = self._objective.image(image, fake, frozen)
+      return base.masked_mean(total, mask), terms
+
+    (fake, price), backward, (out, new_stats) = jax.vjp(
         forward, {name: params[name] for name in params if name not in fixed},
         has_aux=True)
-    pixel, gradient = jax.value_and_grad(lambda fake: base.masked_mean(
-        self._pixel(image, fake), mask))(fake)
-    total = pixel + self._config.loss.kl_weight * kl
-    metrics = {self._config.loss.pixel: pixel, **out['code'].stats, **{
+    (total, terms), gradient = jax.value_and_grad(judge, has_aux=True)(fake)
+    total += price
+    metrics = out['code'].stats | {
         name: base.masked_mean(value, mask)
-        for name, value in out['code'].losses.items()}}
+        for name, value in (terms | out['code'].losses).items()}
     if self._plays:
       score = lambda fake: self._discriminator.apply(
           {'params': state.params[DISCRIMINATOR]}, fake)
@@ -162,18 +166,11 @@ class Adversarial(reconstruction.Reconstruction):
       gradient += weight * push
       total += weight * adversary
       metrics |= {'adversarial': adversary, 'adversarial_weight': weight}
-    grads, = backward((gradient, jnp.float32(self._config.loss.kl_weight)))
+    grads, = backward((gradient, jnp.float32(1)))
     return base.Result(
         grads=grads | jax.tree.map(jnp.zeros_like, rest), stats=new_stats,
         metrics=metrics | {'loss': total},
         carry={'fake': fake, 'z': out['code'].z})
-
-  def _kl(self, code, image):
-    """(B,); zero without a prior. See `reconstruction` for the two forms."""
-    if self._config.loss.kl_reduction == 'mean':
-      return code.losses.get('kl_mean', jnp.zeros(len(image)))
-    return code.losses.get('kl_sum', jnp.zeros(len(image))) / math.prod(
-        image.shape[1:])
 
   def _last_layer(self, tokens_BxLxD, gradient_BxTxHxWxC):
     """Gradient (D, P) by the kernel that makes pixels of the last tokens."""
@@ -234,27 +231,34 @@ class Adversarial(reconstruction.Reconstruction):
     return base.Result(grads=grads, stats=new, metrics=metrics)
 
   def cost(self, devices: int = 1) -> dict[str, Any]:
-    """That of stage 1, less the backward pass of what is frozen.
-
-    Beside it 'discriminator': 'parameters', 'macs' (forward, one example) and
-    'train_step', FLOP per example of two passes with updates, of a real and a
-    made image, and of one that takes the generator's gradient through it. R1
-    is not counted. `flops` are without it, as without all networks of losses.
-    """
-    cost, shape = super().cost(devices), self._config.data
+    """That of stage 1, less the backward pass of what is frozen; the
+    discriminator is among its 'losses'."""
+    cost = super().cost(devices)
     if self._options.trained == 'decoder':
       self._spare_encoder(cost)
-    if self._plays:
-      params = jax.eval_shape(
-          lambda: self._discriminator_params(jax.random.key(0)))
-      macs = discriminators.macs(self._discriminator, (
-          shape.frames, shape.resolution, shape.resolution, 3))
-      # 2 FLOP a MAC; for each product of a forward pass, 3 with an update and 2
-      # without. (Too many by the first layer's gradient by the image: 1%.)
-      cost['discriminator'] = {
-          'parameters': sum(x.size for x in jax.tree.leaves(params)),
-          'macs': macs, 'train_step': 2 * (3 + 3 + 2) * macs}
     return cost
+
+  def _networks(self, batch):
+    """With 'discriminator'; R1 is not counted.
+
+    Its 'train_step' is two passes with updates, of a real and a made image,
+    and one that takes the generator's gradient through it. Its 'memory' is
+    parameters, gradients, two moments, and the activations of two passes.
+    """
+    networks, shape = super()._networks(batch), self._config.data
+    if not self._plays:
+      return networks
+    one = counting.count(self._discriminator, (
+        shape.frames, shape.resolution, shape.resolution, 3))
+    itemsize = jnp.dtype(self._discriminator.dtype).itemsize
+    # 2 FLOP a MAC; for each product of a forward pass, 3 with an update and 2
+    # without. (Too many by the first layer's gradient by the image: 1%.)
+    return networks | {DISCRIMINATOR: {
+        'parameters': one['parameters'], 'macs': one['macs'],
+        'train_step': 2 * (3 + 3 + 2) * one['macs'],
+        # A layer keeps its output and that of the nonlinearity after it.
+        'memory': 4 * 4 * one['parameters'] + (
+            2 * 2 * batch * one['outputs'] * itemsize)}}
 
   def _spare_encoder(self, cost):
     """Takes from `cost` what a frozen encoder and bottleneck do not compute:
@@ -268,3 +272,9 @@ class Adversarial(reconstruction.Reconstruction):
     parts['train_step']['bottleneck'] = parts['forward']['bottleneck'] + up
     parts['train_step']['total'] -= spared
     flops['train_step'] -= spared
+
+
+def _check_limits(limits):
+  if len(limits) != 2 or not 0 <= limits[0] <= limits[1]:
+    raise errors.InputError('config.adversarial.adaptive_limits', limits,
+                            'is not a least and a largest weight', (0.0, 1e4))

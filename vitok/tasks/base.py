@@ -66,6 +66,7 @@ class Player:
     grad: `(state, frozen, batch, key, carry) -> Result`, pure. `batch` holds
       'row', the global row of each example: noise is keyed by `key` and row.
     optimizer: fields as `config.optimizer`, which None stands for.
+    optimizer_key: dotted config key of these fields, for errors.
     ema_decay: decay of the moving average of the parameters; 0 keeps none.
     when: `step -> bool scalar`, traced; None plays at every step.
     additive: whether the gradient of a batch is the mean of the gradients of
@@ -74,6 +75,7 @@ class Player:
   name: str
   grad: Callable[[State, PyTree, Batch, jax.Array, dict[str, Any]], Result]
   optimizer: Any = None
+  optimizer_key: str = 'config.optimizer'
   ema_decay: float = 0.0
   when: Callable[[jax.Array], jax.Array] | None = None
   additive: bool = False

@@ -1,27 +1,16 @@
-"""Reconstruction, stage 1 of ViTok without perceptual terms.
+"""Reconstruction, stage 1 of ViTok; its loss is in `objective`."""
 
-Loss (arXiv 2501.09755, eq. 1): pixel loss + kl_weight * KL. With
-`loss.kl_reduction='mean'`, the paper's form, both terms are means over the
-numbers of an example (pixels; floats of the code). With 'sum' a nat costs the
-same whatever the size of the code: sum of squared errors + kl_weight * nats,
-the whole divided by the number of pixels to stay on the same scale.
-"""
-
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vitok import accounting, models, sizes
-from vitok.losses import pixels
-from vitok.tasks import base, evaluation
+from vitok.tasks import base, evaluation, objective
 
 
 class Reconstruction:
   """One player, the auto-encoder; see `base.Task`."""
-
-  weights: dict[str, base.WeightRef] = {}
 
   def __init__(self, config: Any):
     self._config = config
@@ -30,7 +19,11 @@ class Reconstruction:
     self.players = (base.Player(
         base.AUTOENCODER, self._grad, ema_decay=config.ema_decay,
         additive=True),)
-    self._pixel = pixels.pixel(config.loss.pixel)
+    self._objective = objective.Objective(config)
+
+  @property
+  def weights(self) -> dict[str, base.WeightRef]:
+    return self._objective.weights
 
   def init(self, key: jax.Array):
     shape = self._config.data
@@ -40,29 +33,24 @@ class Reconstruction:
     return {base.AUTOENCODER: params}, {base.AUTOENCODER: variables}
 
   def _grad(self, state, frozen, batch, key, carry):
-    del frozen, carry
+    del carry
     name = base.AUTOENCODER
     (_, (metrics, stats)), grads = jax.value_and_grad(
         self.loss, has_aux=True)(state.params[name], state.stats[name],
-                                 batch, key)
+                                 frozen, batch, key)
     return base.Result(grads=grads, stats=stats, metrics=metrics)
 
-  def loss(self, params, stats, batch, key):
+  def loss(self, params, stats, frozen, batch, key):
     """Returns (scalar loss, (metrics, new statistics)) of a batch."""
-    config = self._config.loss
     image = batch['image']
     (reconstruction_, out), stats = self.model.apply(
         {'params': params, **stats}, image,
         keys=base.example_keys(key, batch['row']), train=True,
         mutable=list(stats))
-    pixel = self._pixel(image, reconstruction_)
-    total, code = pixel, out['code']
-    if 'kl_sum' in code.losses:
-      numbers = math.prod(image.shape[1:])
-      kl = (code.losses['kl_mean'] if config.kl_reduction == 'mean'
-            else code.losses['kl_sum'] / numbers)
-      total = total + config.kl_weight * kl
-    metrics = {'loss': total, config.pixel: pixel, **code.losses}
+    code = out['code']
+    total, terms = self._objective.image(image, reconstruction_, frozen)
+    total += self._objective.code(code)
+    metrics = {'loss': total, **terms, **code.losses}
     metrics = {name: base.masked_mean(value, batch['mask'])
                for name, value in metrics.items()}
     return metrics['loss'], (metrics | code.stats, stats)
@@ -71,10 +59,12 @@ class Reconstruction:
     return (evaluation.Reconstruction(self.model, self._config),)
 
   def cost(self, devices: int = 1) -> dict[str, Any]:
+    """As `accounting.describe`, and 'losses': networks that only the loss
+    uses. Their FLOPs are apart from all others, their memory in the sum."""
     config = self._config
     model = config.model
     bottleneck = models.BOTTLENECKS[model.bottleneck]
-    return accounting.describe(
+    cost = accounting.describe(
         sizes.from_config(model), config.data.frames, config.data.resolution,
         batch=config.batch_size // config.optimizer.accumulate,
         **{name: model[name] for name in accounting.OPTIONS},
@@ -82,3 +72,18 @@ class Reconstruction:
         ema=config.ema_decay > 0,
         mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices,
         code_projection=bottleneck.code_projection)
+    networks = self._networks(self._local_batch(devices))
+    cost['losses'] = networks
+    cost['memory']['losses'] = sum(one['memory'] for one in networks.values())
+    cost['memory']['total'] += cost['memory']['losses']
+    return cost
+
+  def _local_batch(self, devices):
+    """Examples of a micro-batch that a device holds."""
+    mesh = accounting.resolve_mesh(self._config.mesh.to_dict(), devices)
+    return -(-self._config.batch_size // (
+        self._config.optimizer.accumulate * mesh['replica'] * mesh['fsdp']))
+
+  def _networks(self, batch: int) -> dict[str, dict[str, int]]:
+    """Cost of the networks that only the loss uses; see `objective`."""
+    return self._objective.cost(batch)

@@ -34,6 +34,7 @@ from vitok.training import mesh as mesh_lib
 def schedule(
     config: Any, batch_size: int, total_steps: jax.typing.ArrayLike,
     learning_rate: jax.typing.ArrayLike | None = None,
+    key: str = 'config.optimizer',
 ) -> Callable[[jax.typing.ArrayLike], jax.Array]:
   """The learning rate of the update that leaves `step` updates behind it.
 
@@ -48,18 +49,18 @@ def schedule(
     total_steps: updates of the run. It and `learning_rate` may be traced, so
       that runs of other lengths and rates share a compiled step.
     learning_rate: in place of the config's.
+    key: dotted config key of `config`, for errors.
 
   Raises:
     InputError: the schedule is unknown, or would climb to its minimum.
   """
-  errors.one_of(
-      'config.optimizer.schedule', config.schedule, ('cosine', 'constant'))
+  errors.one_of(f'{key}.schedule', config.schedule, ('cosine', 'constant'))
   share = batch_size / config.reference_batch if config.reference_batch else 1
   if (config.schedule == 'cosine'
       and config.min_learning_rate > config.learning_rate):
     raise errors.InputError(
-        'config.optimizer.min_learning_rate', config.min_learning_rate,
-        f'is above the peak, config.optimizer.learning_rate='
+        f'{key}.min_learning_rate', config.min_learning_rate,
+        f'is above the peak, {key}.learning_rate='
         f'{config.learning_rate:g}', f'{config.learning_rate:g}')
   rate = config.learning_rate if learning_rate is None else learning_rate
   peak, floor = rate * share, config.min_learning_rate * share
@@ -81,6 +82,7 @@ def schedule(
 def build(
     config: Any, batch_size: int, total_steps: jax.typing.ArrayLike,
     params: Any, learning_rate: jax.typing.ArrayLike | None = None,
+    key: str = 'config.optimizer',
 ) -> optax.GradientTransformation:
   """Clip, AdamW, groups, schedule.
 
@@ -91,6 +93,7 @@ def build(
     params: abstract or real parameters, in the boxes that name their axes (a
       stack of layers is known by its axis name, never by its shape).
     learning_rate: in place of the config's, see `schedule`.
+    key: dotted config key of `config`, for errors.
 
   Returns:
     A transformation for such parameters, boxed (`init`) or not (`update`, which
@@ -100,7 +103,7 @@ def build(
     InputError: see `schedule`; a group is not as described above, gets no
       parameter, or its `layer_decay` no stack of layers; all are frozen.
   """
-  labels, factors, decays = _plan(config, params)
+  labels, factors, decays = _plan(config, params, f'{key}.groups')
   adam = optax.scale_by_adam(b1=config.b1, b2=config.b2)
   if config.clip:
     adam = optax.chain(optax.clip_by_global_norm(config.clip), adam)
@@ -115,7 +118,7 @@ def build(
           {'trained': adam, 'frozen': optax.set_to_zero()}, labels),
       optax.stateless(decay_and_scale),
       optax.scale_by_learning_rate(
-          schedule(config, batch_size, total_steps, learning_rate)),
+          schedule(config, batch_size, total_steps, learning_rate, key)),
   )
 
 
@@ -124,9 +127,8 @@ _NUMBERS = {'learning_rate': (0, 1e3), 'weight_decay': (0, 1e3),
             'layer_decay': (1e-9, 1)}
 
 
-def _check(group):
+def _check(group, key):
   """Refuses a group that is not as the top of the file says."""
-  key = 'config.optimizer.groups'
   if not isinstance(group.get('match'), str):
     raise errors.InputError(key, group, "has no text for 'match'",
                             "({'match': 'encoder/.*', 'frozen': True},)")
@@ -148,10 +150,10 @@ def _check(group):
         "'encoder/.*'") from error
 
 
-def _plan(config, params):
+def _plan(config, params, key):
   """Per parameter: 'trained' or 'frozen', rate factor, weight decay."""
   for group in config.groups:
-    _check(group)
+    _check(group, key)
   flat, treedef = jax.tree_util.tree_flatten_with_path(
       params, is_leaf=mesh_lib.is_boxed)
   paths = [jax.tree_util.keystr(path, simple=True, separator='/')
@@ -165,13 +167,13 @@ def _plan(config, params):
             if owner == i]
     if not mine:
       raise errors.InputError(
-          'config.optimizer.groups', group['match'],
+          key, group['match'],
           'matches no parameter that an earlier group left',
           errors.nearest(group['match'], paths))
     if 'layer_decay' in group and not any(
         mesh_lib.LAYERS in axes for axes in mine):
       raise errors.InputError(
-          'config.optimizer.groups', group['match'],
+          key, group['match'],
           'has layer_decay but matches no stack of layers', 'encoder/blocks/.*')
   plan = []
   for (_, leaf), path, axes, owner in zip(
@@ -189,6 +191,5 @@ def _plan(config, params):
         'frozen' if frozen else 'trained', factor,
         decay if re.fullmatch('(.*/)?kernel', path) else 0.0))
   if all(label == 'frozen' for label, _, _ in plan):
-    raise errors.InputError('config.optimizer.groups', config.groups,
-                            'freeze every parameter')
+    raise errors.InputError(key, config.groups, 'freeze every parameter')
   return [treedef.unflatten(column) for column in zip(*plan, strict=True)]

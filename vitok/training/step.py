@@ -176,7 +176,8 @@ def _where(condition, new, old):
 def _transform(config, run, player, params):
   if player.optimizer is not None:
     return optimizers.build(player.optimizer, config.batch_size,
-                            run.total_steps, params)
+                            run.total_steps, params,
+                            key=player.optimizer_key)
   return optimizers.build(config.optimizer, config.batch_size,
                           run.total_steps, params,
                           learning_rate=run.learning_rate)

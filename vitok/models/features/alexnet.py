@@ -25,6 +25,7 @@ class AlexNet(nn.Module):
     dtype: of the convolutions; float32 is exact on every device.
   """
   dtype: jnp.dtype = jnp.float32
+  smallest = 31  # Side of an image, in pixels.
 
   @nn.compact
   def __call__(self, x_NxHxWx3: jax.Array) -> tuple[jax.Array, ...]:
@@ -33,7 +34,7 @@ class AlexNet(nn.Module):
     Args:
       x_NxHxWx3: floats in [-1, 1], at least 31 x 31 pixels.
     """
-    layers.check_images(x_NxHxWx3, 'AlexNet', smallest=31)
+    layers.check_images(x_NxHxWx3, 'AlexNet', smallest=self.smallest)
     x = x_NxHxWx3.astype(jnp.float32) - jnp.array(vgg.MEAN)
     x = (x / jnp.array(vgg.DEVIATION)).astype(self.dtype)
     features = []

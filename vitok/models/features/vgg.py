@@ -30,6 +30,7 @@ class VGG16(nn.Module):
     dtype: of the convolutions; float32 is exact on every device.
   """
   dtype: jnp.dtype = jnp.float32
+  smallest = 16  # Side of an image, in pixels.
 
   @nn.compact
   def __call__(self, x_NxHxWx3: jax.Array) -> tuple[jax.Array, ...]:
@@ -38,7 +39,7 @@ class VGG16(nn.Module):
     Args:
       x_NxHxWx3: floats in [-1, 1], at least 16 x 16 pixels.
     """
-    layers.check_images(x_NxHxWx3, 'VGG16', smallest=16)
+    layers.check_images(x_NxHxWx3, 'VGG16', smallest=self.smallest)
     x = (x_NxHxWx3.astype(jnp.float32) - jnp.array(MEAN)) / jnp.array(DEVIATION)
     x = x.astype(self.dtype)
     features, names = [], iter(NAMES)

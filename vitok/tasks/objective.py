@@ -1,0 +1,134 @@
+"""Terms of an auto-encoder's loss, for every task that trains one.
+
+arXiv 2501.09755, equation 1, without the adversarial term:
+
+  pixel + ssim_weight * (1 - SSIM) + lpips_weight * LPIPS + kl_weight * KL
+
+Pixel losses and SSIM are means over the numbers of an example, LPIPS and SSIM
+means over its frames. With `loss.kl_reduction='mean'`, the paper's form, so is
+KL over the floats of the code. With 'sum' a nat costs the same whatever the
+size of the code: sum of squared errors + kl_weight * nats, the whole divided by
+the numbers of an example to stay on the same scale.
+
+All is per example; B examples.
+"""
+
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vitok import errors
+from vitok.interop import weights
+from vitok.losses import lpips, pixels, structural
+from vitok.metrics import image as image_metrics
+from vitok.models import counting, layers
+from vitok.tasks import base
+
+LPIPS = {f'lpips_{network}': network for network in lpips.NETWORKS}
+
+
+class Objective:
+  """The loss that a config describes.
+
+  Args:
+    config: of the run.
+
+  Raises:
+    InputError: an unknown choice, or images that a term cannot measure.
+  """
+
+  def __init__(self, config: Any):
+    loss, side = config.loss, config.data.resolution
+    self._loss = loss
+    self._shape = (config.data.frames, side, side, 3)
+    self._pixel = pixels.pixel(loss.pixel)
+    errors.one_of('config.loss.lpips_network', loss.lpips_network, tuple(LPIPS))
+    self._lpips = None
+    if loss.lpips_weight:
+      self._lpips = lpips.LPIPS(LPIPS[loss.lpips_network],
+                                layers.DTYPES[config.model.dtype])
+      _check_side(side, self._lpips.network.smallest, loss.lpips_network)
+    if loss.ssim_weight:
+      _check_side(side, image_metrics.SSIM_WINDOW, 'SSIM')
+
+  @functools.cached_property
+  def weights(self) -> dict[str, base.WeightRef]:
+    """Of frozen networks; reads the heads of their files.
+
+    Raises:
+      InputError: a file is not there; says the command that fetches it.
+    """
+    if not self._lpips:
+      return {}
+    info = weights.describe(self._lpips.weights)
+    return {info.name: base.WeightRef(
+        info.source, info.sha256, functools.partial(weights.load, info.name))}
+
+  def image(self, original: jax.Array, made: jax.Array,
+            frozen: Mapping[str, Any]
+            ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What the reconstruction costs, differentiable everywhere.
+
+    Args:
+      original, made: (B, T, H, W, C) in [-1, 1].
+      frozen: parameters by the names of `weights`.
+
+    Returns:
+      The weighted sum (B,), and each term before its weight: 'l2' (or the
+      other pixel loss), 'dssim' and 'lpips' where they have one.
+    """
+    loss = self._loss
+    total = pixel = self._pixel(original, made)
+    terms = {loss.pixel: pixel}
+    if loss.ssim_weight:
+      terms['dssim'] = structural.dissimilarity(original, made)
+      total += loss.ssim_weight * terms['dssim']
+    if self._lpips:
+      terms['lpips'] = self._lpips(frozen[self._lpips.weights], original, made)
+      total += loss.lpips_weight * terms['lpips']
+    return total, terms
+
+  def code(self, code: Any) -> jax.Array:
+    """What the code costs, (B,); zero without a prior."""
+    losses, weight = code.losses, self._loss.kl_weight
+    if 'kl_sum' not in losses:
+      return jnp.zeros(len(code.z))
+    if self._loss.kl_reduction == 'mean':
+      return weight * losses['kl_mean']
+    return weight * losses['kl_sum'] / math.prod(self._shape)
+
+  def cost(self, batch: int) -> dict[str, dict[str, int]]:
+    """What the networks of the loss cost, by name.
+
+    Args:
+      batch: examples of a (micro-)batch on one device.
+
+    Returns:
+      {name: {'parameters' (without heads), 'macs' (forward, one example),
+      'train_step' (FLOP of an example: two forward passes, of the original and
+      of what was made, and one backward pass to the pixels), 'memory' (bytes
+      per device: parameters, and the activations of both passes)}}.
+    """
+    if not self._lpips:
+      return {}
+    frames, *image = self._shape
+    network = self._lpips.network
+    one = counting.count(network, image)
+    itemsize = jnp.dtype(network.dtype).itemsize
+    return {self._lpips.weights: {
+        'parameters': one['parameters'],
+        'macs': frames * one['macs'],
+        # 2 FLOP a MAC; a backward pass without updates is one product more.
+        'train_step': 2 * 3 * frames * one['macs'],
+        'memory': 4 * one['parameters'] + (
+            2 * batch * frames * one['outputs'] * itemsize)}}
+
+
+def _check_side(side, smallest, name):
+  if side < smallest:
+    raise errors.InputError('config.data.resolution', side,
+                            f'is too small for {name}', smallest)
