@@ -55,9 +55,9 @@ def list_units(experiment, flags, options):
         index, unit.name, unit.factors.get('role', ''), str(size),
         size.code_floats(config.data.frames, config.data.resolution),
         config.total_steps, f'{config.optimizer.learning_rate:g}',
-        config.seed))
+        config.seed, ' '.join(unit.after)))
   print(text.table(('', 'unit', 'role', 'model', 'E', 'steps', 'rate',
-                    'seed'), rows))
+                    'seed', 'after'), rows))
 
 
 def price(experiment, flags, options):
@@ -141,7 +141,9 @@ def status(experiment, flags, options):
     return 0
   if counts['done'] == len(states):
     return 0
-  return 4 if all(one.ended for one in states) else 3
+  if all(one.ended for one in states):
+    return 4
+  return 5 if all(one.ended or one.waits for one in states) else 3
 
 
 def _finish(experiment, workdir):
@@ -226,7 +228,8 @@ def _parser():
   one.add_argument('--index', type=_indices, help='only these units; all')
   one.add_argument('--check', action='store_true',
                    help='exit code 0: all done; 4: the rest has failed '
-                   f'{status_lib.TRIES} times; 3: otherwise')
+                   f'{status_lib.TRIES} times; 5: or is after units that are '
+                   'not done; 3: otherwise')
   return parser
 
 

@@ -16,6 +16,7 @@ from vitok import sweeps
 from vitok.sweeps import emit as emit_lib
 
 TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
+CHAIN = str(pathlib.Path(__file__).with_name('chain.py'))
 NAMES = ['p8c4-seed0', 'p8c4-seed1', 'p8c8-seed0']
 ROOT = pathlib.Path(emit_lib.__file__).parents[2]
 
@@ -28,13 +29,13 @@ if [[ $3 == status ]]; then
 fi
 echo "python ${{*:3}}" >>"$LOG"
 if [[ -n ${{REFUSES:-}} ]]; then exit 2; fi
-names=({' '.join(NAMES)})
+read -ra names <<<"${{UNITS:-{' '.join(NAMES)}}}"
 run=()
 case " $* " in
   *--finish*) mkdir -p "$WORK/report"; exit ;;
   *--index=*) index="${{*: -1}}"; [[ $index == --index=* ]] ||
     index="${{*: -2:1}}"; run=("${{index#--index=}}") ;;
-  *) run=(0 1 2) ;;
+  *) run=("${{!names[@]}}") ;;
 esac
 for index in "${{run[@]}}"; do
   folder=$WORK/${{names[$index]}}
@@ -65,7 +66,9 @@ def world(tmp_path, monkeypatch):
   for name in ('.git/HEAD', '.venv/x', 'data/x', 'runs/x', 'lib/data/x.py'):
     (checkout / name).parent.mkdir(parents=True, exist_ok=True)
     (checkout / name).write_text('')
-  (checkout / 'tiny.py').write_text(pathlib.Path(TINY).read_text())
+  for name in (TINY, CHAIN):
+    (checkout / pathlib.Path(name).name).write_text(
+        pathlib.Path(name).read_text())
   (checkout / 'configs').symlink_to(ROOT / 'configs')
   monkeypatch.chdir(checkout)
   bin_, work, log = tmp_path / 'bin', tmp_path / 'work', tmp_path / 'log'
@@ -82,10 +85,10 @@ def world(tmp_path, monkeypatch):
   World.bin, World.work, World.log = bin_, work, log
   World.environment = environment
 
-  def script(to, **options):
+  def script(to, file='tiny.py', **options):
     path = tmp_path / f'{to}.sh'
     workdir = 'gs://b' if to in ('tpu', 'xpk') else str(work)
-    path.write_text(emit_lib.emit(sweeps.load('tiny.py'), workdir, to,
+    path.write_text(emit_lib.emit(sweeps.load(file), workdir, to,
                                   **options))
     return path
 

@@ -14,6 +14,12 @@ from vitok import errors, sweeps
 from vitok.sweeps import emit as emit_lib
 
 
+@pytest.mark.parametrize('indices, text', [
+    ([0], '0'), ([0, 1, 2, 5], '0-2,5'), ([1, 3, 4], '1,3-4')])
+def test_indices_are_written_as_slurm_counts(indices, text):
+  assert emit_lib._ranges(indices) == text
+
+
 @pytest.mark.parametrize('to', emit_lib.TARGETS)
 def test_shellcheck_finds_nothing(world, to):
   shellcheck = pathlib.Path(sys.executable).with_name('shellcheck')
@@ -162,6 +168,24 @@ def test_slurm_submits_an_array_and_requeues_what_is_not_done(slurm):
   assert all((slurm.work / name / 'DONE').exists() for name in NAMES)
 
 
+CHAINED = 'p8c4-seed0 p8c8-seed0 next last'
+
+
+def test_slurm_runs_a_unit_when_what_it_is_after_has_ended(slurm):
+  log = slurm.run(slurm.script('slurm', 'chain.py'), UNITS=CHAINED)
+  arrays = [line for line in log if '--array=' in line]
+  assert [line.split('--array=')[1].split('%')[0] for line in arrays] == [
+      '0-1', '2', '3']
+  assert '--dependency' not in arrays[0]
+  assert all('--dependency=afterany:10 ' in line for line in arrays[1:])
+  assert all((slurm.work / name / 'DONE').exists() for name in CHAINED.split())
+
+
+def test_slurm_leaves_what_is_after_a_unit_that_is_not_done(slurm):
+  log = slurm.run(slurm.script('slurm', 'chain.py', attempts=1), UNITS=CHAINED)
+  assert 'element 0: 1' in log and 'element 2: 5' in log
+
+
 def test_slurm_requeues_a_failed_unit_until_it_has_failed_too_often(slurm):
   log = slurm.run(slurm.script('slurm'), FAILS='1')
   assert 'element 1: 4' in log and log.count('requeue 11') == 2
@@ -232,6 +256,16 @@ def test_xpk_sends_units_again_until_they_are_done(xpk):
 def test_xpk_sends_a_failed_unit_again_until_it_has_failed_too_often(xpk):
   log = xpk.run(xpk.script('xpk'), expect=4, FAILS='2')
   assert sum(line.startswith('create') for line in log) == 2 * 2 + 3 + 1
+
+
+def test_xpk_sends_a_unit_when_what_it_is_after_is_done(xpk):
+  for name in CHAINED.split()[1:]:  # They will be done at once.
+    (xpk.work / name).mkdir(parents=True)
+    (xpk.work / name / 'started').touch()
+  log = xpk.run(xpk.script('xpk', 'chain.py'), UNITS=CHAINED)
+  sent = [line.split('--index=')[1][0] for line in log
+          if line.startswith('python') and '--index=' in line]
+  assert sent == ['0', '1', '0', '2', '3']
 
 
 def test_xpk_runs_the_python_that_it_is_told(xpk):

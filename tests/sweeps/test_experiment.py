@@ -7,6 +7,7 @@ from vitok import errors, sweeps
 from vitok.sweeps import experiment as experiment_lib
 
 TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
+CHAIN = str(pathlib.Path(__file__).with_name('chain.py'))
 BODY = 'CLAIMS = ()\nPRESETS = {"cpu": {}}\n'
 UNIT = 'from vitok import sweeps\ndef units(preset):\n  yield sweeps.Unit('
 
@@ -26,6 +27,25 @@ def test_resolve_puts_the_users_overrides_on_every_unit():
     config = experiment.resolve(unit)
     assert config.data.sources == ('tfds:cifar10',)
     assert config.seed == unit.overrides['seed']
+
+
+def test_what_a_unit_is_after_stands_in_its_config_as_an_absolute_workdir(
+    tmp_path, monkeypatch):
+  experiment = sweeps.load(CHAIN)
+  unit = experiment.units[2]
+  (tmp_path / 'configs').symlink_to(pathlib.Path('configs').absolute())
+  monkeypatch.chdir(tmp_path)
+  assert experiment.resolve(unit).init_from == '@after'
+  for workdir, start in (('w', f'{tmp_path}/w'), ('gs://b/w', 'gs://b/w')):
+    assert experiment.resolve(unit, workdir).init_from == f'{start}/p8c4-seed0'
+  assert experiment.waves() == [[0, 1], [2], [3]]
+
+
+def test_a_sweep_from_before_units_could_follow_units_goes_on():
+  record = sweeps.load(TINY).record()
+  assert all(set(unit) == {'name', 'overrides', 'factors'}
+             for unit in record['units'])
+  assert sweeps.load(CHAIN).record()['units'][3]['after'] == ['next']
 
 
 def test_two_spellings_of_an_override_are_one_sweep(tmp_path):
@@ -49,6 +69,8 @@ def test_an_unknown_file_or_preset_names_the_nearest(spec, near):
     (BODY + UNIT + '"a/b", {}, {})', 'folder'),
     (BODY + UNIT + '"a", {}, {})\n  yield sweeps.Unit("a", {}, {})', 'twice'),
     ('raise ValueError("x")', 'fails'),
+    (BODY + UNIT + '"a", {}, {}, ("b",))', "'b', which is no unit before"),
+    (BODY + UNIT + '"a", {"init_from": "@after"}, {})', 'after no unit'),
 ])
 def test_a_file_that_is_no_experiment_is_refused(tmp_path, text, reason):
   path = tmp_path / 'odd.py'

@@ -11,6 +11,7 @@ from vitok import errors, sweeps
 from vitok.sweeps import run as run_lib
 
 TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
+CHAIN = str(pathlib.Path(__file__).with_name('chain.py'))
 NAMES = ['p8c4-seed0', 'p8c4-seed1', 'p8c8-seed0']
 
 
@@ -23,6 +24,7 @@ class Trainer:
 
   def __call__(self, config, workdir, *, programs, say, label):
     self.ran.append(workdir.name)
+    self.started = config.init_from
     self.programs.append(programs)
     say(f'{label}step 0')
     workdir.mkdir(parents=True, exist_ok=True)
@@ -91,6 +93,44 @@ def test_a_stopped_unit_stops_the_sweep(experiment, tmp_path):
   assert run_lib.outcome_on_disk(experiment, tmp_path).stopped == NAMES[1]
 
 
+@pytest.fixture
+def chain(tmp_path):
+  experiment = sweeps.load(CHAIN)
+  (tmp_path / 'price.json').write_text(json.dumps({'units': [
+      {'unit': unit.name, 'train_flops': 10.0} for unit in experiment.units]}))
+  return experiment
+
+
+def test_a_unit_starts_from_the_workdir_of_the_one_before_it(chain, tmp_path):
+  outcome, trainer, _ = run(chain, tmp_path, indices=[0, 1, 2])
+  assert trainer.started == str(tmp_path / 'p8c4-seed0')
+  assert outcome.done == ['p8c4-seed0', 'p8c8-seed0', 'next']
+
+
+def test_what_is_after_a_unit_that_is_not_done_does_not_start(chain, tmp_path):
+  outcome, trainer, _ = run(chain, tmp_path, indices=[2])
+  assert not trainer.ran and not (tmp_path / 'next').exists()
+  assert outcome.failed == {'next': 'is after p8c4-seed0, which is not done'}
+  outcome, trainer, lines = run(chain, tmp_path, trainer=Trainer(
+      fails=['p8c8-seed0']))
+  assert trainer.ran == ['p8c4-seed0', 'p8c8-seed0']
+  assert outcome.failed['next'] == 'is after p8c8-seed0, which has failed'
+  assert outcome.failed['last'] == 'is after next, which is not done'
+  assert 'next: is after p8c8-seed0, which has failed' in lines
+  assert set(run_lib.outcome_on_disk(chain, tmp_path).failed) == {
+      'p8c8-seed0', 'next', 'last'}
+
+
+def test_processes_run_a_unit_when_what_it_is_after_has_ended(chain, tmp_path):
+  script = tmp_path / 'worker.py'
+  script.write_text("import sys\nprint(sys.argv[1])\n")
+  lines = []
+  run_lib.run_processes(chain, tmp_path, 2, [sys.executable, str(script)],
+                        lines.append)
+  assert sorted(lines[:2]) == ['(0) --index=0', '(1) --index=1']
+  assert lines[2:] == ['(0) --index=2', '(0) --index=3']
+
+
 def test_progress_covers_the_whole_sweep_once_a_unit_has_ended(
     experiment, tmp_path):
   _, _, lines = run(experiment, tmp_path)
@@ -139,9 +179,9 @@ def test_exit_codes_of_the_processes_are_known(experiment, tmp_path):
 def test_units_of_one_program_go_to_one_process():
   experiment = sweeps.load(TINY)
   rows = [{'unit': unit.name, 'train_flops': 1.0} for unit in experiment.units]
-  assert run_lib._deal(experiment, rows, 2) == [[0, 1], [2]]
-  assert run_lib._deal(experiment, rows, 9) == [[0, 1], [2]]
-  assert run_lib._deal(experiment, rows, 1) == [[0, 1, 2]]
+  assert run_lib._deal(experiment, range(3), rows, 2) == [[0, 1], [2]]
+  assert run_lib._deal(experiment, range(3), rows, 9) == [[0, 1], [2]]
+  assert run_lib._deal(experiment, range(3), rows, 1) == [[0, 1, 2]]
 
 
 def test_processes_run_their_share_on_their_share_of_the_devices(

@@ -82,6 +82,24 @@ def test_a_unit_may_fail_a_few_times(experiment, tmp_path):
       False, True, False]
 
 
+def test_a_unit_shares_the_fate_of_the_one_it_is_after(tmp_path):
+  chain = sweeps.load(str(pathlib.Path(__file__).with_name('chain.py')))
+  write(tmp_path / 'p8c8-seed0', LINES, DONE={})
+  states = read(chain, tmp_path)[2:]
+  assert [(one.state, one.waits, one.ended) for one in states] == [
+      ('pending', True, False)] * 2
+  assert [one.error for one in states] == [
+      'is after p8c4-seed0, which is not done',
+      'is after next, which is not done']
+  write(tmp_path / 'p8c4-seed0', FAILED={'error': '', 'failures': 3})
+  assert [(one.state, one.ended) for one in read(chain, tmp_path)[2:]] == [
+      ('failed', True)] * 2
+  write(tmp_path / 'next', LINES, DONE={})  # It was done before that.
+  assert [one.state for one in read(chain, tmp_path)[2:]] == [
+      'done', 'pending']
+  assert not read(chain, tmp_path)[3].waits
+
+
 def test_a_line_cut_short_is_left_out(experiment, tmp_path):
   write(tmp_path / 'p8c4-seed0', LINES)
   path = tmp_path / 'p8c4-seed0' / 'metrics.jsonl'

@@ -3,10 +3,11 @@
 Every script runs the same command as a person would, `python -m vitok.sweep
 run`, and believes only the workdir: a unit has succeeded when
 `python -m vitok.sweep status --index=i --check` says so (0: DONE, 4: failed
-too often, anything else: go on), whatever the exit code of what ran it.
-Stopped and failed units are started again and resume; one that is refused (exit
-code 2: its config, its data) is not, since it would be refused again. When all
-units have ended, `run --finish` computes the null models and writes the report.
+too often, 5: after a unit that is not done, anything else: go on), whatever the
+exit code of what ran it. Stopped and failed units are started again and resume;
+one that is refused (exit code 2: its config, its data) is not, since it would
+be refused again. When all units have ended, `run --finish` computes the null
+models and writes the report.
 
 The workdir must be one path for all machines: a shared folder or `gs://`.
 """
@@ -41,6 +42,7 @@ units=@@units
 attempts=${ATTEMPTS:-@@attempts}  # Of each unit.
 
 # Whether to leave it alone: it is DONE (code 0) or fails each time (code 4).
+# Code 5: it is after a unit that is not done.
 ended() {
   code=0
   "${sweep[@]}" status "${what[@]}" --check "$1" >/dev/null || code=$?
@@ -95,10 +97,15 @@ script=$(realpath "$0")
 case ${1:-submit} in
   submit)
     mkdir -p @@logs
-    last=$((units - 1))
-    array=$(sbatch --parsable --array="0-$last%${PARALLEL:-@@parallel}" \
-      --output=@@logs/%A_%a.log "$script" unit)
-    sbatch --dependency="afterany:${array%%;*}" --nodes=1 \
+    echo "$units units"
+    waves=(@@waves)
+    after=()  # What is after other units waits until these have ended.
+    for wave in "${waves[@]}"; do
+      array=$(sbatch --parsable --array="$wave%${PARALLEL:-@@parallel}" \
+        "${after[@]}" --output=@@logs/%A_%a.log "$script" unit)
+      after=(--dependency="afterany:${array%%;*}")
+    done
+    sbatch "${after[@]}" --nodes=1 \
       --output=@@logs/finish_%j.log "$script" finish
     exit
     ;;
@@ -110,7 +117,7 @@ index=$SLURM_ARRAY_TASK_ID
 run=("${sweep[@]}" run "${what[@]}" --index="$index")
 if [[ ${SLURM_NNODES:-1} -gt 1 ]]; then run+=(--distributed); fi
 srun --kill-on-bad-exit=1 "${run[@]}" || { code=$?; tell srun; }
-if ended --index="$index"; then exit "$code"; fi
+if ended --index="$index" || [[ $code == 5 ]]; then exit "$code"; fi
 if ((${SLURM_RESTART_COUNT:-0} + 1 >= attempts)); then
   echo "unit $index is not done after $attempts attempts" >&2
   exit 1
@@ -179,7 +186,7 @@ trap '
 trap 'exit 143' TERM INT HUP
 for ((index = 0; index < units; index++)); do
   for ((attempt = 1; attempt <= attempts; attempt++)); do
-    if ended --index="$index"; then break; fi
+    if ended --index="$index" || [[ $code == 5 ]]; then break; fi
     if ! make_ready; then
       echo "unit $index, attempt $attempt: no pod is ready" >&2
     elif everywhere "cd vitok && exec $run --index=$index --distributed"; then
@@ -236,7 +243,7 @@ await() {
 for ((attempt = 1; attempt <= attempts; attempt++)); do
   sent=()
   for ((index = 0; index < units; index++)); do
-    if ! ended --index="$index" &&
+    if ! ended --index="$index" && [[ $code != 5 ]] &&
       submit "$index" "" "--index=$index --distributed"; then
       sent+=("$index")
     fi
@@ -322,9 +329,22 @@ def emit(experiment: Experiment, workdir: str, to: str,
       written=' '.join(written.split()), folder=shlex.quote(
           str(folder)), python=sys.executable, what=shlex.join(what),
       units=len(experiment.units), attempts=attempts, grace=grace, jobs=jobs,
-      nodes=nodes, parallel=parallel, time=time, signal=f'TERM@{grace}',
+      waves=' '.join(_ranges(wave) for wave in experiment.waves()), nodes=nodes,
+      parallel=parallel, time=time, signal=f'TERM@{grace}',
       name=name, logs=shlex.quote(logs),
       data='\n'.join([_TFDS] * tfds + [_DATA]))
+
+
+def _ranges(indices):
+  """[0, 1, 2, 5] as '0-2,5', which is how SLURM counts."""
+  runs = []
+  for index in indices:
+    if runs and runs[-1][1] == index - 1:
+      runs[-1][1] = index
+    else:
+      runs.append([index, index])
+  return ','.join(f'{first}' if first == last else f'{first}-{last}'
+                  for first, last in runs)
 
 
 def _sources(experiment):

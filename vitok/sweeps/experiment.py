@@ -27,6 +27,8 @@ from vitok.scaling import table
 DEFAULT_PRESET = 'cpu'
 # Files of a unit's workdir: it has finished; it has failed, and why.
 DONE, FAILED = 'DONE', 'FAILED'
+# As an override's value: the workdir of the first unit of `Unit.after`.
+AFTER = '@after'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +40,14 @@ class Unit:
     overrides: {dotted config key: value}, on top of the base config.
     factors: what the report groups by: 'role', 'configuration', 'arm'
       (`vitok.scaling.claims`) and any column of the experiment's own.
+    after: names of earlier units that must be done before this one starts.
+      An override of '@after' is the absolute workdir of the first of them:
+      what this one starts from (`init_from`) or reads (`tokenizer.workdir`).
   """
   name: str
   overrides: dict
   factors: dict
+  after: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +73,21 @@ class Experiment:
   config: str
   overrides: dict
 
-  def resolve(self, unit: Unit):
+  def resolve(self, unit: Unit, workdir=None):
     """The unit's whole config, locked.
+
+    Args:
+      unit: one of `units`.
+      workdir: of the sweep, for '@after', which otherwise stays as it is.
 
     Raises:
       InputError: an override that names no field or has the wrong type.
     """
-    base = config_lib.load(self.config)
-    config_lib.override(base, unit.overrides)
+    base, changes = config_lib.load(self.config), unit.overrides
+    if workdir is not None:
+      changes = {key: f'{_absolute(workdir)}/{unit.after[0]}'
+                 if value == AFTER else value for key, value in changes.items()}
+    config_lib.override(base, changes)
     return config_lib.override(base, self.overrides).lock()
 
   def select(self, indices: Iterable[int] | None) -> tuple[Unit, ...]:
@@ -93,6 +106,16 @@ class Experiment:
             f'0 to {last}', min(max(index, 0), last))
     return tuple(self.units[index] for index in chosen)
 
+  def waves(self) -> list[list[int]]:
+    """Indices of the units that may run side by side, wave after wave."""
+    depth, waves = {}, []
+    for index, unit in enumerate(self.units):
+      mine = depth[unit.name] = 1 + max(
+          (depth[name] for name in unit.after), default=-1)
+      waves += [[] for _ in range(mine + 1 - len(waves))]
+      waves[mine].append(index)
+    return waves
+
   def record(self) -> dict:
     """What `sweep.json` holds (schema: `vitok.scaling.claims`)."""
     return json.loads(json.dumps(dict(
@@ -100,7 +123,8 @@ class Experiment:
         config=pathlib.Path(self.config).name, overrides=self.overrides,
         base=json.loads(config_lib.to_json(config_lib.load(self.config))),
         claims=claims_lib.recorded(self.claims), rules=claims_lib.rules(),
-        units=[dataclasses.asdict(unit) for unit in self.units])))
+        units=[{key: value for key, value in dataclasses.asdict(unit).items()
+                if key != 'after' or value} for unit in self.units])))
 
 
 def load(spec: str, overrides: dict | None = None) -> Experiment:
@@ -123,7 +147,7 @@ def load(spec: str, overrides: dict | None = None) -> Experiment:
   preset = preset or DEFAULT_PRESET
   errors.one_of('EXPERIMENT', preset, tuple(module.PRESETS))
   units = tuple(module.units(preset))
-  _check_names(path, units)
+  _check_units(path, units)
   claims = claims_lib.parse(module.CLAIMS, columns={
       *table.COLUMNS, *(name for unit in units for name in unit.factors)})
   experiment = Experiment(
@@ -213,6 +237,11 @@ def _difference(field, old, new):
   return f'holds a sweep with other units: {odd} differs'
 
 
+def _absolute(workdir):
+  return (str(workdir) if '://' in str(workdir)
+          else str(pathlib.Path(workdir).absolute()))
+
+
 def _base(path, config):
   """The base config: from the current folder, else beside the experiment."""
   beside = pathlib.Path(path).resolve().parent.parent / config
@@ -220,7 +249,7 @@ def _base(path, config):
   return str(here if here.is_file() else beside)
 
 
-def _check_names(path, units):
+def _check_units(path, units):
   names = [unit.name for unit in units]
   if not names:
     raise errors.InputError('EXPERIMENT', path, 'yields no unit')
@@ -231,6 +260,16 @@ def _check_names(path, units):
     if names.count(name) > 1:
       raise errors.InputError('EXPERIMENT', path,
                               f'yields the unit {name!r} twice')
+  for number, unit in enumerate(units):
+    for name in unit.after:
+      if name not in names[:number]:
+        raise errors.InputError(
+            'EXPERIMENT', path, f'unit {unit.name!r} is after {name!r}, which '
+            'is no unit before it', errors.nearest(name, names[:number]))
+    if AFTER in unit.overrides.values() and not unit.after:
+      raise errors.InputError(
+          'EXPERIMENT', path, f'unit {unit.name!r} has an override {AFTER!r}, '
+          'but is after no unit')
 
 
 def _typed(experiment, overrides):

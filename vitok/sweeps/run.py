@@ -3,7 +3,8 @@
 One process, because compiling and importing cost more than training where
 models are small: units that differ only in seed, steps and learning rate share
 a compiled step. A unit that is done is skipped, one that was stopped resumes,
-one that fails is reported and the next one starts.
+one that fails is reported and the next one starts, unless it is after one that
+is not done.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from etils import epath
 from vitok import files, validation
 from vitok.sweeps import nulls, status, text
 from vitok.sweeps import price as price_lib
-from vitok.sweeps.experiment import DONE, FAILED, Experiment, record
+from vitok.sweeps.experiment import DONE, FAILED, Experiment, Unit, record
 
 
 @dataclasses.dataclass
@@ -59,7 +60,7 @@ def run_units(experiment: Experiment, workdir, *,
       another sweep.
   """
   units = experiment.select(indices)
-  configs = _check(experiment, units)
+  configs = _check(experiment, units, workdir)
   record(experiment, workdir)
   flops = {row['unit']: row['train_flops']
            for row in price_lib.write(experiment, workdir, say)['units']}
@@ -70,6 +71,10 @@ def run_units(experiment: Experiment, workdir, *,
     if (folder / DONE).exists():
       progress.skip(number)
       outcome.done.append(unit.name)
+      continue
+    if reason := waits(workdir, unit):
+      outcome.failed[unit.name] = reason
+      say(f'{unit.name}: {reason}')
       continue
     progress.start()
     failures = _failures(folder)
@@ -96,8 +101,9 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
                   say: Callable[[str], None] = print) -> dict[int, int]:
   """Shares the units out among `jobs` processes and waits for them.
 
-  Units that share a compiled step go to one process; groups are dealt out by
-  price, the dearest first. Where CUDA_VISIBLE_DEVICES lists at least as many
+  What is after other units starts when all of those have ended. Units that
+  share a compiled step go to one process; groups are dealt out by price, the
+  dearest first. Where CUDA_VISIBLE_DEVICES lists at least as many
   devices as there are processes, each gets its share of them. SIGTERM is
   passed on.
 
@@ -112,12 +118,25 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
     {number of a process: its exit code} of those that did not end well; 1 may
     mean that a unit failed, which its own files say.
   """
-  _check(experiment, experiment.units)
+  _check(experiment, experiment.units, workdir)
   record(experiment, workdir)
   rows = price_lib.write(experiment, workdir, say)['units']
+  lost, stopped = {}, threading.Event()
+  for wave in experiment.waves():
+    # SIGTERM kills a process that has not yet come to where it is handled.
+    lost |= {number: code for number, code in enumerate(_run_wave(
+        _deal(experiment, wave, rows, jobs), jobs, command, say, stopped))
+             if code not in (0, -signal.SIGTERM)}
+    if stopped.is_set():
+      break
+  return lost
+
+
+def _run_wave(shares, jobs, command, say, stopped):
+  """Exit codes of the processes that run one share of the units each."""
   processes, threads = [], []
-  with _terminate_with_us(processes):
-    for number, share in enumerate(_deal(experiment, rows, jobs)):
+  with _terminate_with_us(processes, stopped):
+    for number, share in enumerate(shares):
       indices = ','.join(map(str, share))
       process = subprocess.Popen(
           [*command, f'--index={indices}'], stdout=subprocess.PIPE,
@@ -128,10 +147,17 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
       threads[-1].start()
     for thread in threads:
       thread.join()
-    codes = [process.wait() for process in processes]
-  # SIGTERM kills a process that has not yet come to where it is handled.
-  return {number: code for number, code in enumerate(codes)
-          if code not in (0, -signal.SIGTERM)}
+    return [process.wait() for process in processes]
+
+
+def waits(workdir, unit: Unit) -> str:
+  """Why this unit cannot start yet, '' if all that it is after is done."""
+  for name in unit.after:
+    folder = epath.Path(workdir) / name
+    if not (folder / DONE).exists():
+      return f'is after {name}, which ' + (
+          'has failed' if (folder / FAILED).exists() else 'is not done')
+  return ''
 
 
 def outcome_on_disk(experiment: Experiment, workdir) -> Outcome:
@@ -193,10 +219,10 @@ class _Progress:
     self._say(line)
 
 
-def _check(experiment, units):
+def _check(experiment, units, workdir):
   """Configs of the units; refuses what would only fail when it runs."""
   nulls.check([experiment.resolve(unit) for unit in experiment.units])
-  configs = [experiment.resolve(unit) for unit in units]
+  configs = [experiment.resolve(unit, workdir) for unit in units]
   for config in configs:
     validation.check(config)
   return configs
@@ -219,11 +245,12 @@ def _fail(folder, error, failures):
   return line
 
 
-def _deal(experiment, rows, jobs):
-  """Indices of units for each process, those of one program together."""
+def _deal(experiment, wave, rows, jobs):
+  """Indices of a wave for each process, those of one program together."""
   price = {row['unit']: row['train_flops'] for row in rows}
   groups = {}
-  for index, unit in enumerate(experiment.units):
+  for index in wave:
+    unit = experiment.units[index]
     shared = {key: value for key, value in unit.overrides.items() if key not in
               ('seed', 'total_steps', 'optimizer.learning_rate')}
     groups.setdefault(json.dumps(shared, sort_keys=True), []).append(index)
@@ -251,8 +278,9 @@ def _pass_on(process, number, say):
 
 
 @contextlib.contextmanager
-def _terminate_with_us(processes):
+def _terminate_with_us(processes, stopped):
   def pass_on(*_):
+    stopped.set()
     for process in processes:
       process.terminate()
   before = signal.signal(signal.SIGTERM, pass_on)

@@ -27,14 +27,16 @@ class State:
   """One unit.
 
   Attributes:
-    state: one of `STATES`. A unit that was stopped is 'pending' with a step.
+    state: one of `STATES`. A unit that was stopped is 'pending' with a step;
+      one that is after a failed one has failed with it.
     step: of its newest line, 0 before the first.
     steps: of the whole run.
     loss: of the newest line that has one, or None.
     psnr: of the newest evaluation in dB, or None.
     eta: seconds left, None where the rate is not known.
-    error: why it failed, or ''.
+    error: why it failed or what it waits for, or ''.
     failures: how often it has failed.
+    waits: whether it is after a unit that is not done.
   """
   unit: str
   state: str
@@ -45,6 +47,7 @@ class State:
   eta: float | None = None
   error: str = ''
   failures: int = 0
+  waits: bool = False
 
   @property
   def ended(self) -> bool:
@@ -68,8 +71,28 @@ def read(experiment: Experiment, workdir,
     InputError: there is no unit with such an index.
   """
   now = time.time() if now is None else now
-  return [_one(experiment, unit, epath.Path(workdir) / unit.name, now)
-          for unit in experiment.select(indices)]
+  known, units = {}, {unit.name: unit for unit in experiment.units}
+
+  def state(unit):
+    if unit.name not in known:
+      known[unit.name] = _behind(
+          _one(experiment, unit, epath.Path(workdir) / unit.name, now),
+          [state(units[name]) for name in unit.after])
+    return known[unit.name]
+  return [state(unit) for unit in experiment.select(indices)]
+
+
+def _behind(state: State, before: list[State]) -> State:
+  """The state of a unit, given those of the units that it is after."""
+  # What failed for good comes first: no other one is worth waiting for.
+  for one in sorted(before, key=lambda one: (-one.failures, not one.ended)):
+    if one.state != 'done' and state.state == 'pending':
+      failed = one.state == 'failed'
+      return dataclasses.replace(
+          state, state='failed' if failed else 'pending', waits=True,
+          failures=one.failures, error=f'is after {one.unit}, which ' + (
+              'has failed' if failed else 'is not done'))
+  return state
 
 
 def _one(experiment: Experiment, unit: Unit, folder, now) -> State:
