@@ -6,7 +6,7 @@ from scipy import stats
 
 from tests.scaling.synthetic import LAW
 from vitok import errors
-from vitok.scaling import bootstrap, claims, fits
+from vitok.scaling import bootstrap, claims, estimates, fits
 
 FLOATS = (32, 64, 128, 256, 512, 1024)
 
@@ -140,7 +140,7 @@ def test_smallest_effect_is_detected_as_often_as_the_claim_asks():
   claim, = claims.parse([LAW])
   rows = [dict(configuration=str(e), code_floats=e)
           for e in FLOATS for _ in range(2)]
-  effect = fits.smallest_effect(claim, rows)
+  effect = estimates.smallest_effect(claim, rows)
   x = np.log2([row['code_floats'] for row in rows])
   x -= x.mean()
   random = np.random.default_rng(0)
@@ -150,8 +150,8 @@ def test_smallest_effect_is_detected_as_often_as_the_claim_asks():
   sd = np.sqrt(((cells - cells.mean(2, keepdims=True))**2).sum((1, 2)) / 6)
   detected = slopes > stats.t.ppf(0.95, 6) * sd / np.sqrt(x @ x)
   assert 0.75 < detected.mean() < 0.85
-  assert fits.smallest_effect(claim, rows * 4) < effect / 1.9
-  assert fits.smallest_effect(claim, rows[:2]) is None
+  assert estimates.smallest_effect(claim, rows * 4) < effect / 1.9
+  assert estimates.smallest_effect(claim, rows[:2]) is None
 
 
 @pytest.mark.parametrize('rule', ['no_slope', 'straight', 'equal_slopes'])
@@ -161,7 +161,7 @@ def test_a_true_zero_is_shown_within_the_printed_effect_as_often_as_asked(rule):
   rows = [dict(configuration=f'{n} {c}', tokens=n, channels=c,
                code_floats=n * c)
           for n in (16, 64) for c in (2, 4, 8, 16) for _ in range(2)]
-  margin = fits.smallest_effect(claim, rows)
+  margin = estimates.smallest_effect(claim, rows)
   logs = {k: np.log2([row[k] for row in rows]) for k in rows[0] if k in (
       'tokens', 'channels', 'code_floats')}
   e = logs['code_floats'] - logs['code_floats'].mean()

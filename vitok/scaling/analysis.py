@@ -118,7 +118,7 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
   judged = tuple(_judge(claim, sweep, rows, data, of)
                  for claim in sweep.claims)
   names = dict.fromkeys(
-      claim.x[0] if len(claim.x) == 1 else 'code_floats'
+      'code_floats' if claim.rule == 'equal_slopes' else claim.x[0]
       for claim in sweep.claims)
   laws = tuple(_law(checks.unflagged(data[y]), x, y)
                for x in names or ('code_floats',) for y in defined)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vitok import errors
-from vitok.scaling import fits, table
+from vitok.scaling import claims, estimates, fits, table
 from vitok.scaling.claims import Claim
 
 
@@ -50,7 +50,8 @@ def unflagged(data: fits.Data) -> fits.Data:
 
 def x_of(claim: Claim, row: dict) -> float:
   """The size that a claim is over; E, where it compares L with c."""
-  return float(np.prod([row[column] for column in claim.x]))
+  columns = claim.x if claim.rule == 'equal_slopes' else claim.x[:1]
+  return float(np.prod([row[column] for column in columns]))
 
 
 def run_all(claim: Claim, rows: Sequence[dict],
@@ -70,7 +71,7 @@ def run_all(claim: Claim, rows: Sequence[dict],
 
 def complete(claim: Claim, rows: Sequence[dict]) -> Check:
   """Every unit that the fit or a check needs has finished, or diverged."""
-  units = about(claim, rows, 'law', 'longer', 'rate')
+  units = about(claim, rows, *_needed(claim))
   done = sum(row['state'] == 'done' for row in units)
   failed, missing = lacking(claim, rows)
   detail = f'{done} of {len(units)} units are done'
@@ -85,9 +86,15 @@ def complete(claim: Claim, rows: Sequence[dict]) -> Check:
   return Check('complete', bool(units) and not failed + missing, detail)
 
 
+def _needed(claim):
+  """Roles without which a claim is open."""
+  return ('law', 'longer', 'rate') + ('forecast',) * (
+      claim.rule == 'forecasts')
+
+
 def lacking(claim: Claim, rows: Sequence[dict]) -> tuple[list, list]:
   """Rows that the fit or a check needs: those that failed, and the others."""
-  left = [row for row in about(claim, rows, 'law', 'longer', 'rate')
+  left = [row for row in about(claim, rows, *_needed(claim))
           if row['state'] != 'done' and not diverged(row)]
   return ([row for row in left if row['state'] == 'failed'],
           [row for row in left if row['state'] != 'failed'])
@@ -109,7 +116,7 @@ def convergence(claim: Claim, data: fits.Data) -> Check:
                  f'{trained}; too few to see whether the law still moves')
   try:
     before, after = (
-        np.array([value for value, _ in fits.statistics(claim, points)])
+        np.array([value for value, _ in estimates.statistics(claim, points)])
         for points in (fits.Data(long.rows, y_U, y_U[None]), long))
   except errors.InputError as error:
     return Check('convergence', False, f'{trained}; through these, {error}')
@@ -119,7 +126,9 @@ def convergence(claim: Claim, data: fits.Data) -> Check:
   before, after = before.max(), after.max()
   allowed = max(numbers['relative'] * abs(before), numbers['absolute'])
   name = {'equal_slopes': 'difference of slopes', 'straight': 'curvature',
-          'predicts': 'largest error'}.get(claim.rule, 'slope')
+          'predicts': 'largest error', 'suffices': 'what others add',
+          'parallel': 'change of the slope', 'interior': 'distance to an end',
+          'optimum': 'exponent'}.get(claim.rule, 'slope')
   return Check(
       'convergence', bool(moved <= allowed),
       f'{name} {before:.3f} at T, {after:.3f} at {numbers["ratio"]}T, through '
@@ -134,7 +143,7 @@ def rates(claim: Claim, rows: Sequence[dict], data: fits.Data) -> Check:
   which training failed is the worst of all.
   """
   needed, tie = claim.rates['values'], claim.rates['tie']
-  law, sign = data.where(role='law'), -1 if claim.y == 'log2_mse' else 1
+  law, sign = data.where(role='law'), claims.sign(claim.y)
   failed = [row for row in about(claim, rows, 'rate') if diverged(row)]
   tuned, edges = [], []
   for label in dict.fromkeys(law.configurations):

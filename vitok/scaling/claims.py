@@ -17,7 +17,22 @@ is edited by hand. Fields of a claim (those without a default must be given):
                 'predicts'      the largest error of laws fitted without one
                                 value of `hold_out`, in units of y, is below
                                 `margin`
-  x           a column, or a list of two for 'equal_slopes'.
+                'suffices'      what the columns `adjust` explain beyond x,
+                                rms over units in units of y, is below
+                                `margin`
+                'parallel'      the slope over log2 x[0] changes by less than
+                                `margin` per doubling of x[1] (equivalence)
+                'interior'      the best x of a parabola through the units is
+                                more than `margin` doublings inside the sizes
+                                that were run
+                'optimum'       the best x[0] at each value of x[1], a budget,
+                                grows as a power of it above `margin`; refused
+                                where a budget has its best size at an edge
+                'forecasts'     the unit of role 'forecast' lies in the
+                                interval written before it ran, which is
+                                within `margin` of it
+  x           a column, or a list of two for 'equal_slopes', 'parallel' and
+              'optimum'.
   margin      the number; y per doubling of x (dB per doubling).
   y           'psnr' (dB, default), 'ssim' or 'log2_mse'.
   adjust      columns whose log2 enters the regression beside x: ().
@@ -25,7 +40,7 @@ is edited by hand. Fields of a claim (those without a default must be given):
   hold_out    column for 'predicts': 'code_floats' or 'patch'.
   level       coverage of the interval: 0.9.
   distinct    values of x needed: 4 if x is code_floats, tokens or channels
-              (never fewer), otherwise 3.
+              (never fewer) or has a best one, 5 for a forecast, otherwise 3.
   groups      independent images needed: 8. Intervals over fewer cover less
               than they say as soon as images are not normally distributed (an
               exponential spread: .86 of 90% at 8, .82 at 4, .78 at 3).
@@ -33,7 +48,7 @@ is edited by hand. Fields of a claim (those without a default must be given):
               not testable here: 0.5.
   seed_sd     y's sd between seeds that `smallest_effect` assumes before a run:
               0.06; power: 0.8.
-  convergence {'ratio': 3, 'relative': 0.15, 'absolute': 0 for 'slope_above',
+  convergence {'ratio': 3, 'relative': 0.15, 'absolute': 0 for the rules ABOVE,
               else half of `margin`}: through units that were also trained
               `ratio` times as long, what the rule compares with `margin` may
               move by max(relative * |its value|, absolute).
@@ -81,7 +96,8 @@ What the report reads, all of it below the sweep's workdir:
 
   `factors` of a unit; every other entry is a column of the table as well:
     role           'law': enters the fits. 'longer': a law unit trained longer
-                   (convergence). 'rate': another learning rate. 'arm': drawn
+                   (convergence). 'rate': another learning rate. 'forecast':
+                   predicted from the others before it runs. 'arm': drawn
                    as a series of its own, never fitted (a deterministic
                    bottleneck, a constant price per nat).
     configuration  label shared by the units that differ only in seed, steps,
@@ -129,16 +145,24 @@ from collections.abc import Iterable, Mapping
 
 from vitok import errors
 
-RULES = ('slope_above', 'no_slope', 'equal_slopes', 'straight', 'predicts')
+# The number of columns that each rule is over.
+RULES = {'slope_above': 1, 'no_slope': 1, 'equal_slopes': 2, 'straight': 1,
+         'predicts': 1, 'suffices': 1, 'parallel': 2, 'interior': 1,
+         'optimum': 2, 'forecasts': 1}
+# Their statistic is to be large, or as large as can be; that of others small.
+ABOVE = ('slope_above', 'interior', 'optimum')
 RESPONSES = {  # Column: name with its unit, decimals worth printing.
     'psnr': ('PSNR (dB)', 2), 'ssim': ('SSIM', 4),
     'log2_mse': ('log2 MSE', 3)}
+LOWER_IS_BETTER = ('log2_mse',)
 CHECKS = ('complete', 'convergence', 'rates', 'seeds', 'null', 'width', 'price')
 # Learning rates closer than this are as good: the spread between seeds, .06 dB.
 # As log2 MSE that is .06 log2(10) / 10; as SSIM .06 times the .04 a dB that
 # ViTok's own points have between 22 and 29 dB (`vitok.scaling.published`).
 TIES = {'psnr': 0.06, 'ssim': 0.0024, 'log2_mse': 0.02}
-_JUDGES = ('claims', 'table', 'bootstrap', 'fits', 'checks', 'verdicts')
+_JUDGES = ('claims', 'table', 'bootstrap', 'fits', 'regression', 'iso',
+           'estimates', 'checks', 'verdicts')
+_LEAST = {'interior': 4, 'optimum': 4, 'forecasts': 5}  # Values of x.
 CODE_COLUMNS = ('code_floats', 'tokens', 'channels')
 
 
@@ -224,6 +248,11 @@ def parse(claims: Iterable[Mapping | Claim],
   return parsed
 
 
+def sign(y: str) -> int:
+  """1 where a larger response is better, -1 where a smaller one is."""
+  return -1 if y in LOWER_IS_BETTER else 1
+
+
 def recorded(claims: Iterable[Mapping | Claim]) -> list[dict]:
   """The claims as JSON has them, every default written out.
 
@@ -245,6 +274,11 @@ def fingerprint(claims: Iterable[Claim]) -> str:
   """SHA-256 of every number and word that decides a verdict."""
   text = json.dumps([dataclasses.asdict(c) for c in claims], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _over(rule, x):
+  """Those of x whose values a law is over, and not a condition of it."""
+  return x if rule == 'equal_slopes' else x[:1]
 
 
 def _one(key, given):
@@ -271,23 +305,32 @@ def _one(key, given):
     values[field] = default | dict(values.get(field, {}))
   if values['convergence']['absolute'] is None:
     values['convergence']['absolute'] = (
-        0.0 if given['rule'] == 'slope_above' else given['margin'] / 2)
+        0.0 if given['rule'] in ABOVE else given['margin'] / 2)
   if values['rates']['tie'] is None:
     values['rates']['tie'] = TIES.get(values.get('y', 'psnr'))
-  if set(values['x']) & set(CODE_COLUMNS):
-    # Two points fix a line and three barely test one.
-    values['distinct'] = max(4, values.get('distinct', 4))
+  # Two points fix a line and three barely test one.
+  least = max(_LEAST.get(given['rule'], 3),
+              4 if set(_over(given['rule'], values['x'])) & set(CODE_COLUMNS)
+              else 0)
+  if least > 3:
+    values['distinct'] = max(least, values.get('distinct', least))
   claim = Claim(**values)
-  errors.one_of(f'{key}.rule', claim.rule, RULES)
+  errors.one_of(f'{key}.rule', claim.rule, tuple(RULES))
   errors.one_of(f'{key}.y', claim.y, tuple(RESPONSES))
   errors.one_of(f'{key}.rates.sizes', claim.rates['sizes'], ('ends', 'all'))
   for check in claim.requires:
     errors.one_of(f'{key}.requires', check, CHECKS)
-  if len(claim.x) != (2 if claim.rule == 'equal_slopes' else 1):
+  if len(claim.x) != RULES[claim.rule]:
     raise errors.InputError(f'{key}.x', given['x'],
                             f'is not the number of columns of {claim.rule}')
-  if claim.rule != 'slope_above' and not claim.margin > 0:
+  if claim.rule not in ABOVE and not claim.margin > 0:
     raise errors.InputError(f'{key}.margin', claim.margin, 'is not positive')
+  if claim.rule == 'suffices' and not claim.adjust:
+    raise errors.InputError(f'{key}.adjust', claim.adjust,
+                            "names what x is said to suffice without")
+  if claim.rule in ('interior', 'optimum', 'forecasts') and claim.adjust:
+    raise errors.InputError(f'{key}.adjust', claim.adjust,
+                            f"has no place in the rule {claim.rule!r}", ())
   if (claim.rule == 'predicts') != bool(claim.hold_out):
     raise errors.InputError(f'{key}.hold_out', claim.hold_out,
                             "goes with the rule 'predicts' and with no other",

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from vitok.scaling import bootstrap, published, style
 from vitok.scaling.analysis import LEVEL, Analysis
+from vitok.scaling.claims import ABOVE
 from vitok.scaling.style import COLOURS, GREY, INK, MARKERS, PALE
 
 _CODE = 'code_floats'
@@ -273,8 +274,10 @@ def claims(analysis: Analysis) -> Figure | None:
   for i, verdict in enumerate(judged):
     axes = figure.add_subplot(len(judged), 1, i + 1)
     claim, margin = verdict.claim, verdict.claim.margin
-    left = {'slope_above': margin, 'predicts': 0}.get(claim.rule, -margin)
-    right = np.inf if claim.rule == 'slope_above' else margin
+    above = claim.rule in ABOVE
+    left = margin if above else 0 if claim.rule in (
+        'predicts', 'suffices') else -margin
+    right = np.inf if above else margin
     span = [verdict.low, verdict.high, left]
     span += [right] if np.isfinite(right) else []
     pad = 0.15 * (max(span) - min(span))
@@ -302,7 +305,13 @@ def claims(analysis: Analysis) -> Figure | None:
 def _statistic(claim):
   unit = {'psnr': 'dB', 'ssim': 'SSIM', 'log2_mse': 'log2 MSE'}[claim.y]
   x, hold_out = style.name(claim.x[0]), style.name(claim.hold_out or '')
+  last = style.name(claim.x[-1])
   return {
+      'suffices': f'{unit} rms that {", ".join(claim.adjust)} add to {x}',
+      'parallel': f'{unit} per doubling of {x}, per doubling of {last}',
+      'interior': f'doublings of {x} from its best value to the nearer end',
+      'optimum': f'exponent of the best {x} as a power of {last}',
+      'forecasts': f'{unit}, measured minus forecast',
       'slope_above': f'{unit} per doubling of {x}',
       'no_slope': f'{unit} per doubling of {x}',
       'equal_slopes': (f'{unit} per doubling: {x} minus '

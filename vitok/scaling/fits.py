@@ -12,7 +12,7 @@ from scipy import stats
 
 from vitok import errors
 from vitok.scaling import bootstrap, table
-from vitok.scaling.claims import CODE_COLUMNS, Claim
+from vitok.scaling.claims import CODE_COLUMNS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +86,13 @@ class Fit:
     """y per squared doubling of the first term, and its replicates."""
     return float(self.coefficients[-1]), self.replicates_RxP[:, -1]
 
+  def predict(self, rows: Sequence[dict]) -> np.ndarray:
+    """The law's value at each unit, whatever its other terms are."""
+    logs = logarithms(rows, self.terms) - self.centre
+    columns = [np.ones((len(logs), 1)), logs]
+    columns += [logs[:, :1]**2] if self.curved else []
+    return np.concatenate(columns, 1) @ self.coefficients
+
   def line(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The law along its first term, the others at their centre.
 
@@ -138,8 +145,8 @@ def fit(data: Data, terms: Sequence[str], *, distinct: int = 0,
   both = terms[:2] if set(terms[:2]) == {'tokens', 'channels'} else terms[:1]
   check_distinct(data.rows, both,
                  max(distinct, 4 if terms[0] in CODE_COLUMNS else 3))
-  centre, columns = _columns(data.rows, terms, curved)
-  _check_rank(columns, terms)
+  centre, columns = design(data.rows, terms, curved)
+  check_rank(columns, terms)
   inverse = np.linalg.pinv(columns)
   coefficients = inverse @ data.y_U
   residual_U = data.y_U - columns @ coefficients
@@ -171,7 +178,7 @@ def held_out(data: Data, terms: Sequence[str], column: str, *,
   errors_ = {}
   for value in dict.fromkeys(values):
     out = values == value
-    centre, columns = _columns(data.rows, tuple(terms), curved)
+    centre, columns = design(data.rows, tuple(terms), curved)
     rest = columns[~out]
     if np.linalg.matrix_rank(rest) < columns.shape[1]:
       errors_[value] = (float('nan'), np.full(len(data.y_RxU), np.nan))
@@ -181,66 +188,6 @@ def held_out(data: Data, terms: Sequence[str], column: str, *,
         float(weights @ data.y_U[~out] - data.y_U[out].mean()),
         data.y_RxU[:, ~out] @ weights - data.y_RxU[:, out].mean(1))
   return errors_
-
-
-def statistics(claim: Claim, data: Data) -> list[tuple]:
-  """What the claim's rule is about, by regression through any points.
-
-  Returns:
-    [(value, its replicates)]: errors of the held-out values for 'predicts',
-    otherwise one: the slope, the difference of slopes or the curvature.
-
-  Raises:
-    InputError: these points cannot carry the regression.
-  """
-  if claim.rule == 'predicts':
-    known = [pair for pair in held_out(
-        data, claim.terms, claim.hold_out).values() if np.isfinite(pair[0])]
-    if len(known) < 2:
-      raise errors.InputError(
-          claim.hold_out, None,
-          'has fewer than two values that a law can be fitted without')
-    return known
-  _, columns = _columns(data.rows, claim.terms, claim.rule == 'straight')
-  _check_rank(columns, claim.terms)
-  weights_U = _contrast(claim) @ np.linalg.pinv(columns)
-  return [(float(weights_U @ data.y_U), data.y_RxU @ weights_U)]
-
-
-def smallest_effect(claim: Claim, rows: Sequence[dict],
-                    seed_sd: float | None = None) -> float | None:
-  """What a design can detect, at the claim's level and power.
-
-  (t_level + t_power) standard errors for an effect; for equivalence, the
-  smallest margin that a true zero would be shown to lie within: there two
-  one-sided tests may fail, so half of what power leaves goes to each. Images
-  are paired, so seeds carry the noise.
-
-  Args:
-    claim: `level`, `power`, the rule and its terms.
-    rows: law units with the columns of the claim's terms and
-      'configuration'; a design that has not run will do.
-    seed_sd: measured; the claim's assumption by default.
-
-  Returns:
-    In y per doubling (squared for 'straight'); None for 'predicts' and where
-    the design cannot carry the regression.
-  """
-  if claim.rule == 'predicts':
-    return None
-  _, columns = _columns(rows, claim.terms, claim.rule == 'straight')
-  labels = [row['configuration'] for row in rows]
-  freedom = (len(rows) - len(set(labels))
-             or max(len(rows) - columns.shape[1], 1))
-  if np.linalg.matrix_rank(columns) < columns.shape[1]:
-    return None
-  contrast = _contrast(claim)
-  variance = contrast @ np.linalg.pinv(columns.T @ columns) @ contrast
-  power = (claim.power if claim.rule == 'slope_above'
-           else (1 + claim.power) / 2)
-  quantiles = stats.t.ppf([(1 + claim.level) / 2, power], freedom).sum()
-  sd = claim.seed_sd if seed_sd is None else seed_sd
-  return float(quantiles * sd * np.sqrt(variance))
 
 
 def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
@@ -271,10 +218,15 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
   return Data(tuple(rows), y_U, y_RxU)
 
 
-def _columns(rows, terms, curved):
-  """Centres of log2 of the terms, and the design matrix."""
-  logs = np.stack([np.log2(table.values(rows, term).astype(np.float64))
-                   for term in terms], axis=1)
+def design(rows: Sequence[dict], terms: Sequence[str],
+           curved: bool = False) -> tuple[np.ndarray, np.ndarray]:
+  """The regression on log2 of the terms, centred.
+
+  Returns:
+    Centres of the terms, and columns: ones, the terms, and the square of the
+    first one if curved.
+  """
+  logs = logarithms(rows, terms)
   centre = logs.mean(0)
   logs = logs - centre
   parts = [np.ones((len(logs), 1)), logs]
@@ -282,19 +234,21 @@ def _columns(rows, terms, curved):
       parts + ([logs[:, :1]**2] if curved else []), axis=1)
 
 
-def _check_rank(columns, terms):
+def logarithms(rows: Sequence[dict], terms: Sequence[str]) -> np.ndarray:
+  """log2 of columns, (units, terms)."""
+  return np.stack([np.log2(table.values(rows, term).astype(np.float64))
+                   for term in terms], axis=1)
+
+
+def check_rank(columns: np.ndarray, terms: Sequence[str]) -> None:
+  """Refuses a regression that these columns do not determine.
+
+  Raises:
+    InputError: the terms do not vary apart.
+  """
   if np.linalg.matrix_rank(columns) < columns.shape[1]:
     raise errors.InputError(', '.join(terms), None,
                             'do not vary apart in this design')
-
-
-def _contrast(claim):
-  """Weights of a regression's coefficients in the rule's statistic."""
-  weights = np.zeros(1 + len(claim.terms) + (claim.rule == 'straight'))
-  weights[-1 if claim.rule == 'straight' else 1] = 1
-  if claim.rule == 'equal_slopes':
-    weights[2] = -1
-  return weights
 
 
 def _lack_of_fit(data, residual_U, parameters):

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vitok import errors
-from vitok.scaling import bootstrap, checks, fits
-from vitok.scaling.claims import Claim
+from vitok.scaling import bootstrap, checks, estimates, fits
+from vitok.scaling.claims import ABOVE, Claim
 
 HOLDS, FAILS = 'holds', 'does not hold'
 UNDECIDED, UNTESTABLE = 'undecided', 'not testable here'
@@ -88,7 +88,7 @@ def judge(claim: Claim, rows: Sequence[dict],
   try:
     fitted = fits.fit(used, claim.terms, distinct=claim.distinct,
                       curved=claim.rule == 'straight')
-    parts = fits.statistics(claim, used)
+    parts = estimates.statistics(claim, used)
     estimate, replicates = parts[0]
     if claim.rule == 'predicts':
       estimate = max(abs(error) for error, _ in parts)
@@ -96,10 +96,10 @@ def judge(claim: Claim, rows: Sequence[dict],
       # Each of several errors has its own interval (Bonferroni).
       level = 1 - (1 - claim.level) / len(parts)
       ends = [bootstrap.interval(error_R, level) for _, error_R in
-              fits.statistics(claim, checks.unflagged(about(level)))]
+              estimates.statistics(claim, checks.unflagged(about(level)))]
     low, high = bootstrap.interval(replicates, claim.level)
     ends = ends or [(low, high)]
-    smallest = fits.smallest_effect(claim, used.rows, fitted.seed_sd)
+    smallest = estimates.smallest_effect(claim, used.rows, fitted.seed_sd)
   except errors.InputError as error:
     obstacle = str(error)
   word, reason = _decide(claim, rows, found, law, flagged, obstacle, low, high,
@@ -145,9 +145,9 @@ def _decide(claim, rows, found, law, flagged, obstacle, low, high, ends):
 
 def region(claim: Claim) -> str:
   """Where the statistic must lie for the claim to hold, in words."""
-  if claim.rule == 'slope_above':
+  if claim.rule in ABOVE:
     return f'the region above {claim.margin:g}'
-  if claim.rule == 'predicts':
+  if claim.rule in ('predicts', 'suffices'):
     return f'the region below {claim.margin:g}'
   return f'the region from {-claim.margin:g} to {claim.margin:g}'
 
@@ -157,7 +157,7 @@ def _sides(claim, low, high, ends):
 
   `ends` are the intervals of which one outside refutes the claim.
   """
-  if claim.rule == 'slope_above':
+  if claim.rule in ABOVE:
     return low > claim.margin, high < claim.margin
   return (-claim.margin < low and high < claim.margin,
           any(a > claim.margin or b < -claim.margin for a, b in ends))

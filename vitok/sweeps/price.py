@@ -15,7 +15,7 @@ from etils import epath
 from vitok import config as config_lib
 from vitok import errors, files, tasks
 from vitok.accounting import devices as devices_lib
-from vitok.scaling import fits, runs, table
+from vitok.scaling import estimates, runs, table
 from vitok.sweeps import text
 from vitok.sweeps.experiment import Experiment
 
@@ -99,7 +99,7 @@ def smallest_effects(experiment: Experiment, configs, described) -> dict:
     mine = [row for row in rows
             if all(row.get(key) == value for key, value in claim.where.items())]
     effects[claim.name] = (
-        fits.smallest_effect(claim, mine) if mine else None)
+        estimates.smallest_effect(claim, mine) if mine else None)
   return effects
 
 
