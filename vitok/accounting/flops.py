@@ -3,9 +3,10 @@
 A MAC is one multiply-accumulate, a FLOP half of one: FLOP = 2 MAC. Products
 are counted as they are written (a batch of one, nothing recomputed, causal or
 padded tricks there are none): the linear maps of `parameters`, and queries x
-keys and weights x values, L * L * width each. The backward pass computes two
-products for each one of the forward pass, but for the patch embedding, whose
-input needs no gradient.
+keys and weights x values, L * L * width each. Where latent tokens are the code,
+both towers work on patches and latents, the bottleneck on latents. The backward
+pass computes two products for each one of the forward pass, but for the patch
+embedding, whose input needs no gradient.
 
 The paper's "GFLOPs" (table 1) are MACs of a forward pass at 256 tokens:
 
@@ -48,16 +49,13 @@ _ADAMW = 20  # Clip, moments, decay, update per parameter.
 
 def macs(spec: Spec) -> dict[str, int]:
   """Multiply-accumulates of a forward pass by part, and their total."""
-  size, tokens = spec.size, spec.tokens
-  counts = {
-      'encoder': size.patch_dim * size.encoder.width,
-      'bottleneck': size.channels * (
-          spec.code_projection * size.encoder.width + size.decoder.width),
-      'decoder': size.patch_dim * size.decoder.width,
-  }
+  size = spec.size
+  counts = {'bottleneck': spec.tokens * size.channels * (
+      spec.code_projection * size.encoder.width + size.decoder.width)}
   for part, tower in spec.towers.items():
-    counts[part] += sum(_blocks(spec, tower).values())
-  counts = {part: tokens * counts[part] for part in PARTS}
+    counts[part] = (spec.patches * size.patch_dim * tower.width
+                    + spec.sequence * sum(_blocks(spec, tower).values()))
+  counts = {part: counts[part] for part in PARTS}
   return counts | {'total': sum(counts.values())}
 
 
@@ -73,19 +71,22 @@ def train_step(spec: Spec) -> dict[str, int]:
   neither the optimizer's update nor what rematerialisation repeats.
   """
   flops = {part: 3 * n for part, n in forward(spec).items()}
-  unneeded = 2 * spec.tokens * spec.size.patch_dim * spec.size.encoder.width
+  unneeded = 2 * spec.patches * spec.size.patch_dim * spec.size.encoder.width
   return flops | {'encoder': flops['encoder'] - unneeded,
                   'total': flops['total'] - unneeded}
 
 
 def elementwise(spec: Spec, train: bool = False) -> int:
   """FLOPs beside the matrix products, of a forward pass or training step."""
-  i, size, tokens = int(train), spec.size, spec.tokens
+  i, size = int(train), spec.size
   up = 2 if spec.mlp == 'swiglu' else 1
-  per_token = _BIAS[i] * (
-      size.encoder.width + size.decoder.width + size.patch_dim
-      + spec.code_projection * size.channels)
-  for tower in spec.towers.values():
+  total = _BIAS[i] * (
+      spec.patches * (size.encoder.width + size.patch_dim) + spec.tokens * (
+          size.decoder.width + spec.code_projection * size.channels))
+  # What the last norm of each tower sees, what positions are added to.
+  kept = {'encoder': spec.tokens, 'decoder': spec.patches}
+  placed = {'encoder': spec.patches, 'decoder': spec.sequence}
+  for part, tower in spec.towers.items():
     width, hidden = tower.width, tower.hidden(spec.mlp)
     branches = 1 if spec.block == 'parallel' else 2
     bias = _BIAS[i] if spec.bias else 0
@@ -98,15 +99,15 @@ def elementwise(spec: Spec, train: bool = False) -> int:
     if spec.positions.startswith('rope'):
       channel += _ROTATE[i]
     block = (width * channel + hidden * (_MLP[spec.mlp][i] + up * bias)
-             + tower.heads * tokens * _LOGITS[i])
-    per_token += tower.depth * block
+             + tower.heads * spec.sequence * _LOGITS[i])
+    total += spec.sequence * tower.depth * block
     if spec.final_norm:
-      per_token += width * _NORM[spec.norm][i]
+      total += kept[part] * width * _NORM[spec.norm][i]
     if spec.positions in ('learned', 'sincos'):
-      per_token += width * _BIAS[i]
+      total += placed[part] * width * _BIAS[i]
   if train and spec.code_projection == 2:
-    per_token += _SAMPLE * size.channels
-  return tokens * per_token
+    total += spec.tokens * _SAMPLE * size.channels
+  return total
 
 
 def recomputed(spec: Spec, remat: str) -> int:
@@ -117,7 +118,7 @@ def recomputed(spec: Spec, remat: str) -> int:
   """
   repeated = {'none': (), 'dots': ('attend',),
               'full': ('attend', 'qkv', 'out', 'up')}[remat]
-  return 2 * spec.tokens * sum(
+  return 2 * spec.sequence * sum(
       _blocks(spec, tower)[name] for tower in spec.towers.values()
       for name in repeated)
 
@@ -131,6 +132,6 @@ def _blocks(spec: Spec, tower: sizes.Tower) -> dict[str, int]:
   """MACs per token of all blocks of a tower, by product."""
   width, hidden = tower.width, tower.hidden(spec.mlp)
   up = 2 if spec.mlp == 'swiglu' else 1
-  one = {'qkv': 3 * width**2, 'attend': 2 * spec.tokens * width,
+  one = {'qkv': 3 * width**2, 'attend': 2 * spec.sequence * width,
          'out': width**2, 'up': up * width * hidden, 'down': width * hidden}
   return {name: tower.depth * n for name, n in one.items()}

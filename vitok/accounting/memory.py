@@ -71,19 +71,19 @@ def activations(spec: Spec, remat: str = 'none', dtype: str = 'float32',
   options = dtype, attention, tensor
   stored = sum(tower.depth * stored_by_block(spec, tower, remat, *options)
                for tower in spec.towers.values())
-  gradients = spec.tokens * BYTES[dtype]
+  gradients = spec.sequence * BYTES[dtype]
   working = max(stored_by_block(spec, tower, 'none', *options)
                 + gradients * 3 * tower.hidden(spec.mlp) // tensor
                 + gradients * (9 if remat == 'full' else 0) * tower.width
                 for tower in spec.towers.values())
-  return stored + working + spec.tokens * 4 * spec.size.patch_dim
+  return stored + working + spec.patches * 4 * spec.size.patch_dim
 
 
 def stored_by_block(spec: Spec, tower: sizes.Tower, remat: str = 'none',
                     dtype: str = 'float32', attention: str = 'xla',
                     tensor: int = 1) -> int:
   """Bytes of one example that a block keeps for its backward pass."""
-  b, width, tokens = BYTES[dtype], tower.width, spec.tokens
+  b, width, tokens = BYTES[dtype], tower.width, spec.sequence
   hidden, up = tower.hidden(spec.mlp), 2 if spec.mlp == 'swiglu' else 1
   if remat == 'full':  # Its input.
     return tokens * b * width

@@ -27,7 +27,7 @@ from vitok.accounting import sharding as sharding_lib
 PARTS = ('encoder', 'bottleneck', 'decoder')
 # Fields of `config.model` that `Spec` takes as they are.
 OPTIONS = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
-           'bias', 'final_norm')
+           'bias', 'final_norm', 'keep')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Spec:
     frames, resolution: of a clip, in frames and pixels.
     code_projection: width of the projection to the code in units of its
       channels; 2 where it makes a mean and a log-variance.
-    mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm: as in
-      `config.model`.
+    mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm, keep:
+      as in `config.model`.
   """
   size: sizes.Size
   frames: int
@@ -54,10 +54,21 @@ class Spec:
   qk_norm: bool = False
   bias: bool = True
   final_norm: bool = True
+  keep: tuple[int, ...] = ()
 
   @property
   def tokens(self) -> int:
+    """Of the code."""
     return self.size.tokens(self.frames, self.resolution)
+
+  @property
+  def patches(self) -> int:
+    return self.size.patches(self.frames, self.resolution)
+
+  @property
+  def sequence(self) -> int:
+    """Tokens in the blocks of both towers: patches and latents."""
+    return self.patches + self.size.latents
 
   @property
   def towers(self) -> dict[str, sizes.Tower]:
@@ -74,7 +85,7 @@ class Parameter:
   @property
   def part(self) -> str:
     """'encoder', 'bottleneck' or 'decoder'."""
-    return self.path.split('/')[0].removesuffix('_up')
+    return self.path.split('/')[0].split('_')[0]
 
   @property
   def size(self) -> int:
@@ -92,12 +103,21 @@ def parameters(spec: Spec) -> list[Parameter]:
                   embed=size.encoder.width)
   made += _linear('decoder/unembed', embed=size.decoder.width,
                   patch=size.patch_dim)
+  if size.latents:
+    made += [Parameter('encoder/latents', (size.latents, size.encoder.width),
+                       ('tokens', 'embed')),
+             Parameter('decoder/mask', (size.decoder.width,), ('embed',))]
+  if spec.keep:
+    made.append(Parameter('bottleneck_mask', (size.channels,), ('code',)))
+  # Positions of the encoder's latents are what they are learned from.
+  placed = {'encoder': spec.patches, 'decoder': spec.sequence}
   for part, tower in spec.towers.items():
     if spec.final_norm:
       made += _norm(f'{part}/norm', spec.norm, tower.width)
     if spec.positions == 'learned':
-      made.append(Parameter(f'{part}/positions', (spec.tokens, tower.width),
-                            ('tokens', 'embed')))
+      made.append(Parameter(
+          f'{part}/positions', (placed[part], tower.width),
+          ('tokens', 'embed')))
     made += [
         Parameter(p.path, (tower.depth, *p.shape),
                   (sharding_lib.LAYERS, *p.axes))

@@ -2,16 +2,28 @@
 
 arXiv 2501.09755, section 2.2. An image is a clip of one frame, patches are
 tubelets of q frames of p x p pixels, tokens are ordered by time, row, column.
+Two variants of the code (appendix A.3) are options of the same modules:
+
+  latents  The encoder gets so many learned tokens after the patches, and they
+           alone are the code. The decoder gets a mask token at the place of
+           each patch, and the code after them. So the length of the code is
+           free of the patch size, and the same for images of any size.
+  keep     In training each example's code is cut to one of these lengths, drawn
+           with the example's key, and a learned code vector stands for what was
+           dropped: a code whose first tokens can be decoded alone. Losses of
+           the bottleneck are those of the whole code.
 
 Dimensions: B batch, T frames, H and W pixels, C colours, L tokens, P numbers
 of a patch (q * p * p * C), D width, c channels of the code.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from vitok import sizes
@@ -53,47 +65,71 @@ class Trunk(nn.Module):
   attention: str = 'xla'
   scan: bool = True
   remat: str = 'none'
+  latents: int = 0
   dtype: jnp.dtype = jnp.float32
 
-  def trunk(self, x_BxLxD, grid, taps):
-    """Final tokens (B, L, D) and `{k: output of block k}`."""
-    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD)
+  def trunk(self, x_BxLxD, grid, taps, kept):
+    """Final tokens (B, L, D) in the slice `kept`; `{k: output of block k}`."""
     block = stack.Block(
         self.tower, self.mlp, self.norm, self.attention, self.block,
         self.layer_scale, self.qk_norm, self.bias, self.dtype, name='blocks')
-    rotation = positions.rotation(self.positions, grid, self.tower.head_dim)
+    rotation = positions.rotation(self.positions, grid, self.tower.head_dim,
+                                  self.latents)
     x_BxLxD, tapped, _ = stack.stack(
         block, self.tower.depth, x_BxLxD, rotation, taps=taps, scan=self.scan,
         remat=self.remat)
-    x_BxLxD = layers.constrain_batch(x_BxLxD)
+    x_BxLxD = layers.constrain_batch(x_BxLxD[:, kept])
     if self.final_norm:
       x_BxLxD = layers.NORMS[self.norm](self.dtype, name='norm')(x_BxLxD)
     return x_BxLxD, tapped
 
 
 class Encoder(Trunk):
-  """Patches to tokens."""
+  """Patches to tokens of the code."""
 
   @nn.compact
   def __call__(self, patches_BxLxP: jax.Array, grid: positions.Grid,
                taps: Sequence[int] = ()):
     x_BxLxD = layers.Linear(self.tower.width, ('patch', 'embed'),
                             dtype=self.dtype, name='embed')(patches_BxLxP)
-    return self.trunk(x_BxLxD, grid, taps)
+    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD)
+    if not self.latents:
+      return self.trunk(x_BxLxD, grid, taps, slice(None))
+    table_LxD = self.param(
+        'latents', nn.with_logical_partitioning(
+            lambda _, shape: jnp.asarray(
+                positions.sincos((1, 1, shape[0]), shape[1], axes=1)),
+            ('tokens', 'embed')), (self.latents, self.tower.width))
+    x_BxLxD = _append(x_BxLxD, table_LxD.astype(self.dtype))
+    return self.trunk(x_BxLxD, grid, taps, slice(-self.latents, None))
 
 
 class Decoder(Trunk):
-  """Tokens to patches, in float32."""
+  """Tokens of the code to patches, in float32."""
   patch_dim: int = 0
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array, grid: positions.Grid,
                taps: Sequence[int] = ()):
-    x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps)
+    patches = math.prod(grid)
+    if self.latents:
+      mask_D = self.param('mask', nn.with_logical_partitioning(
+          nn.initializers.normal(0.02), ('embed',)), x_BxLxD.shape[-1:])
+      x_BxLxD = _append(jnp.broadcast_to(
+          mask_D.astype(self.dtype), (patches, len(mask_D))), x_BxLxD)
+    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD, self.latents)
+    x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps, slice(patches))
     unembed = layers.Linear(
         self.patch_dim, ('embed', 'patch'), scale=layers.PIXELS_SCALE,
         dtype=self.dtype, out_dtype=jnp.float32, name='unembed')
     return unembed(x_BxLxD), x_BxLxD, tapped
+
+
+def _append(first, second):
+  """Joins tokens (B, L, D) and (L, D), which all examples share."""
+  batch = max(first, second, key=jnp.ndim).shape[0]
+  return jnp.concatenate([
+      jnp.broadcast_to(x, (batch, *x.shape[-2:])) for x in (first, second)], 1)
 
 
 class AutoEncoder(nn.Module):
@@ -104,20 +140,27 @@ class AutoEncoder(nn.Module):
     grid: tokens along time, height and width of the clips it is trained on.
     trunk: the options of `Trunk` that both towers share.
     bottleneck: key of `bottlenecks.BOTTLENECKS`.
+    keep: lengths to which the code is cut in training; (): it is not.
   """
   size: sizes.Size
   grid: positions.Grid
   trunk: Mapping[str, Any]
   bottleneck_name: str = 'gaussian'
+  keep: tuple[int, ...] = ()
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
-    size, options = self.size, dict(self.trunk, dtype=self.dtype)
+    size = self.size
+    options = dict(self.trunk, latents=size.latents, dtype=self.dtype)
     self.encoder = Encoder(size.encoder, **options)
     self.bottleneck = bottlenecks.BOTTLENECKS[self.bottleneck_name](
         size.channels, self.dtype)
     self.bottleneck_up = layers.Linear(
         size.decoder.width, ('code', 'embed'), dtype=self.dtype)
+    if self.keep:
+      self.bottleneck_mask = self.param(
+          'bottleneck_mask', nn.with_logical_partitioning(
+              nn.initializers.zeros, ('code',)), (size.channels,))
     self.decoder = Decoder(size.decoder, patch_dim=size.patch_dim, **options)
 
   def __call__(self, image_BxTxHxWxC: jax.Array,
@@ -128,19 +171,24 @@ class AutoEncoder(nn.Module):
     Args:
       image_BxTxHxWxC: float32 in [-1, 1].
       keys: (B,) typed PRNG keys, one per example; `None` samples nothing.
-      train: whether the bottleneck samples.
+      train: whether the bottleneck samples, and the code is cut to one of the
+        lengths `keep`.
       taps: 'encoder' or 'decoder' -> numbers of the blocks to return.
 
     Returns:
       The reconstruction, float32, not clipped; and a dictionary of 'code' (a
-      `Code`), 'encoder' and 'decoder' (final tokens (B, L, D) after the last
-      norm) and 'taps' ({'encoder': {k: tokens}, 'decoder': ...}).
+      `Code`, not cut), 'encoder' and 'decoder' (final tokens (B, L, D) after
+      the last norm: of the code, of the patches) and 'taps' ({'encoder': {k:
+      all tokens}, 'decoder': ...}).
     """
     taps = taps or {}
     code, tokens, encoder_taps = self._encode(
         image_BxTxHxWxC, keys, train, taps.get('encoder', ()))
+    length_B = None
+    if train and self.keep and keys is not None:
+      length_B = jax.vmap(self._length)(keys)
     image, decoded, decoder_taps = self._decode(
-        code.z, self._grid(image_BxTxHxWxC), taps.get('decoder', ()))
+        code.z, self._grid(image_BxTxHxWxC), taps.get('decoder', ()), length_B)
     return image, {
         'code': code, 'encoder': tokens, 'decoder': decoded,
         'taps': {'encoder': encoder_taps, 'decoder': decoder_taps}}
@@ -150,15 +198,18 @@ class AutoEncoder(nn.Module):
     """The code of clips; arguments as in `__call__`."""
     return self._encode(image_BxTxHxWxC, keys, train)[0]
 
-  def decode(self, z_BxLxc: jax.Array,
-             grid: positions.Grid | None = None) -> jax.Array:
+  def decode(self, z_BxLxc: jax.Array, grid: positions.Grid | None = None,
+             length: jax.Array | int | None = None) -> jax.Array:
     """Clips (B, T, H, W, C) of codes.
 
     Args:
-      z_BxLxc: `Code.z`, or what the bottleneck's `from_codes` returns.
-      grid: tokens along time, height and width; `None` is the trained grid.
+      z_BxLxc: `Code.z`, or what the bottleneck's `from_codes` returns; of a
+        model with `keep`, its first tokens will do.
+      grid: patches along time, height and width; `None` is the trained grid.
+      length: tokens of the code that are read, or (B,) of them; `None` is all.
+        For models with `keep`.
     """
-    return self._decode(z_BxLxc, grid or self.grid)[0]
+    return self._decode(z_BxLxc, grid or self.grid, length=length)[0]
 
   def _grid(self, image):
     size = self.size
@@ -171,8 +222,24 @@ class AutoEncoder(nn.Module):
     tokens, tapped = self.encoder(patches, self._grid(image), taps)
     return self.bottleneck(tokens, keys, train), tokens, tapped
 
-  def _decode(self, z_BxLxc, grid, taps=()):
-    x_BxLxD = self.bottleneck_up(z_BxLxc)
+  def _length(self, key):
+    # The key itself is the bottleneck's.
+    return jax.random.choice(jax.random.fold_in(key, 1), np.array(self.keep))
+
+  def _cut(self, z_BxLxc, grid, length):
+    """The whole code again, mask tokens for what is missing or not read."""
+    tokens, given = self.size.latents or math.prod(grid), z_BxLxc.shape[1]
+    if length is None and given == tokens:
+      return z_BxLxc
+    if not self.keep:
+      raise ValueError('a code without `keep` is read as a whole')
+    z_BxLxc = jnp.pad(z_BxLxc, ((0, 0), (0, tokens - given), (0, 0)))
+    length = jnp.minimum(given, given if length is None else length)
+    read_BxLx1 = jnp.arange(tokens)[:, None] < jnp.reshape(length, (-1, 1, 1))
+    return jnp.where(read_BxLx1, z_BxLxc, self.bottleneck_mask)
+
+  def _decode(self, z_BxLxc, grid, taps=(), length=None):
+    x_BxLxD = self.bottleneck_up(self._cut(z_BxLxc, grid, length))
     patches, tokens, tapped = self.decoder(x_BxLxD, grid, taps)
     image = unpatchify(patches, grid, self.size.tubelet, self.size.patch)
     return layers.constrain_batch(image), tokens, tapped

@@ -8,6 +8,11 @@ head dimension to rows and the second to columns; `rope3d` gives channels to
 time, rows and columns, in this order, by `axis_split`. Fixed `sincos` and
 `learned` vectors are added to the tokens at the input of each tower.
 
+Latent tokens follow the patches and have one axis of their own, their index
+from 0 on: under any rope, latent i is turned as token i of `rope1d` is, in all
+channels. What a query of a patch meets in a latent key is then no distance, but
+an angle of its own for every pair of patch and latent.
+
 Dimensions: L tokens, K channels of a head, D width.
 """
 
@@ -62,21 +67,28 @@ def _angles(grid, axes, channels):
       for i, n in enumerate(split)], -1)
 
 
-def rotation(name: str, grid: Grid, head_dim: int) -> np.ndarray | None:
-  """(2, L, K/2) float32 cosines and sines, or `None` if `name` is no rope."""
+def rotation(name: str, grid: Grid, head_dim: int,
+             latents: int = 0) -> np.ndarray | None:
+  """(2, L, K/2) float32 cosines and sines, or `None` if `name` is no rope.
+
+  L counts the patches of the grid and then the `latents`.
+  """
   if not name.startswith('rope'):
     return None
-  angles_LxK = _angles(grid, int(name[4]), head_dim)
+  angles_LxK = np.concatenate([
+      _angles(grid, int(name[4]), head_dim),
+      _angles((1, 1, latents), 1, head_dim)])
   return np.stack([np.cos(angles_LxK), np.sin(angles_LxK)]).astype(np.float32)
 
 
-def sincos(grid: Grid, width: int) -> np.ndarray:
-  """(L, D) float32 fixed vectors, 2-D for one frame and 3-D for a clip.
+def sincos(grid: Grid, width: int, axes: int = 0) -> np.ndarray:
+  """(L, D) float32 fixed vectors.
 
   Each axis owns the channels that `axis_split` gives it: the sines of its
-  angles, then the cosines.
+  angles, then the cosines. `axes` is 1 for the index in the flattened
+  sequence; 0 means 2 for one frame and 3 for a clip.
   """
-  axes = 2 if grid[0] == 1 else 3
+  axes = axes or (2 if grid[0] == 1 else 3)
   parts, start = [], 0
   angles = _angles(grid, axes, width)
   for n in axis_split(width, axes):
@@ -86,19 +98,23 @@ def sincos(grid: Grid, width: int) -> np.ndarray:
   return np.concatenate(parts, -1).astype(np.float32)
 
 
-def add(module: nn.Module, name: str, grid: Grid,
-        x_BxLxD: jax.Array) -> jax.Array:
+def add(module: nn.Module, name: str, grid: Grid, x_BxLxD: jax.Array,
+        latents: int = 0) -> jax.Array:
   """Tokens with the vectors of positions `name` added, if it has any.
 
   Args:
     module: the caller, inside a compact method; its parameter 'positions' is
       the table of `learned`.
     name: one of `NAMES`.
-    grid: of the tokens.
-    x_BxLxD: input of a tower.
+    grid: of the patches.
+    x_BxLxD: input of a tower: patches, then latents.
+    latents: how many latent tokens there are.
   """
   if name == 'sincos':
-    return x_BxLxD + sincos(grid, x_BxLxD.shape[-1]).astype(x_BxLxD.dtype)
+    width = x_BxLxD.shape[-1]
+    table_LxD = np.concatenate([
+        sincos(grid, width), sincos((1, 1, latents), width, axes=1)])
+    return x_BxLxD + table_LxD.astype(x_BxLxD.dtype)
   if name == 'learned':
     table_LxD = module.param(
         'positions', nn.with_logical_partitioning(
@@ -108,8 +124,11 @@ def add(module: nn.Module, name: str, grid: Grid,
   return x_BxLxD
 
 
-def misfit(name: str, grid: Grid, tower: sizes.Tower) -> str | None:
+def misfit(name: str, grid: Grid, tower: sizes.Tower,
+           latents: int = 0) -> str | None:
   """Why positions `name` cannot serve a tower, or `None` if they can."""
+  if name == 'none' and latents:
+    return 'cannot tell apart the mask tokens of which the pixels are made'
   if name == 'rope2d' and grid[0] > 1:
     return f'cannot tell the {grid[0]} time steps of a clip apart'
   try:  # The tables of a long sequence are too large to be made for a check.
@@ -117,6 +136,8 @@ def misfit(name: str, grid: Grid, tower: sizes.Tower) -> str | None:
       axis_split(tower.width, 2 if grid[0] == 1 else 3)
     elif name.startswith('rope'):
       axis_split(tower.head_dim, int(name[4]))
+    if latents:
+      axis_split(tower.width, 1)
   except ValueError as error:
     return str(error)
   return None
