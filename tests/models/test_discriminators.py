@@ -9,7 +9,7 @@ import pytest
 from flax import linen as nn
 
 from vitok import errors
-from vitok.models import discriminators
+from vitok.models import counting, discriminators
 
 NARROW = 1 / 64
 CLIP = (2, 4, 16, 16, 3)
@@ -127,8 +127,10 @@ def test_cost_is_counted_by_hand():
   f, conv = 32, 9 * 32 * 32
   by_hand = 9 * 3 * f * 32**2 + conv * 4**2 + 4 * 4 * f * f + f + sum(
       conv * side**2 + (conv + f * f) * (side // 2)**2 for side in (32, 16, 8))
-  assert discriminators.macs(model, (1, 32, 32, 3)) == by_hand
-  assert discriminators.macs(model, (3, 32, 32, 3)) == 3 * by_hand
+  one, three = (counting.count(model, (t, 32, 32, 3)) for t in (1, 3))
+  assert one['macs'] == by_hand and three['macs'] == 3 * by_hand
+  assert one['outputs'] == f * sum(
+      side**2 for side in (32, 32, 16, 16, 16, 8, 8, 8, 4, 4, 4)) + f + 1
 
 
 def test_halving_keeps_a_level_and_removes_the_finest_stripes():

