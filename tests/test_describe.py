@@ -64,6 +64,20 @@ def test_channels_replace_those_of_the_name(capsys):
   assert result['code_floats'] == 4 * 4096
 
 
+def test_latents_replace_the_patches_of_the_name(capsys):
+  result = run(capsys, '--model=S-B/16', '--latents=128')
+  assert result == run(capsys, '--model=S-B/16+128')
+  assert result['name'] == 'S-B/16+128' and result['grid'] == [1, 16, 16]
+  assert result['tokens'] == 128 and result['code_floats'] == 2048
+  simple = run(capsys, '--model=S-B/16')
+  assert simple == run(capsys, '--model=S-B/16+128', '--latents=0')
+  assert result['parameters']['total'] == simple['parameters']['total'] + (
+      128 + 1) * 768  # The latents and a mask token.
+  describe.main(['--model=S-B/16+128'])
+  assert '128 tokens (latents beside patches of 1 x 16 x 16)' in (
+      capsys.readouterr().out)
+
+
 def test_a_clip_of_one_tubelet_is_the_default(capsys):
   assert run(capsys, '--model=S-B/4x16')['frames'] == 4
 
@@ -89,6 +103,8 @@ def test_table_names_every_part(capsys):
     (['--resolution=250'], '--resolution', '256'),
     (['--resolution=large'], '--resolution', 'large'),
     (['--channels=0'], '--channels', '1'),
+    (['--latents=-1'], '--latents', '0'),
+    (['--latents=64', '--positions=none'], '--positions', 'rope2d'),
     (['--model=S-B/4x16', '--frames=6'], '--frames', '8'),
     (['--remat=ful'], '--remat', 'full'),
     (['--bottleneck=gausian'], '--bottleneck', 'gaussian'),

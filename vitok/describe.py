@@ -2,6 +2,7 @@
 
   python -m vitok.describe --model=S-B/16 --resolution=256
   python -m vitok.describe --model=S-B/4x16 --frames=16 --resolution=128 --json
+  python -m vitok.describe --model=S-B/16 --latents=128
 
 prints tokens, code size, parameters, MACs, FLOPs of a forward pass and of a
 training step, and the memory of a training step per device. It is arithmetic:
@@ -10,6 +11,7 @@ no accelerator is touched.
 
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +34,8 @@ def main(argv: Sequence[str] | None = None):
   add('--resolution', type=int, default=256, help='pixels')
   add('--frames', type=int, default=0, help='of a clip; default: one tubelet')
   add('--channels', type=int, help='floats per token; default: by the name')
+  add('--latents', type=int, help='tokens that are the code in place of the '
+      'patches; default: by the name')
   add('--batch', type=int, default=1, help='examples per step, all devices')
   add('--devices', type=int, default=1, help='that hold the state together')
   add('--fsdp', type=int, default=1, help='of these, that share parameters')
@@ -57,10 +61,12 @@ def _describe(args):
       raise errors.InputError(f'--{name}', getattr(args, name),
                               f'is below {least}', least)
   size = sizes.parse(args.model, '--model')
-  if args.channels is not None:
-    if args.channels < 1:
-      raise errors.InputError('--channels', args.channels, 'is below 1', 1)
-    size = dataclasses.replace(size, channels=args.channels)
+  for name, least in (('channels', 1), ('latents', 0)):
+    value = getattr(args, name)
+    if value is not None:
+      if value < least:
+        raise errors.InputError(f'--{name}', value, f'is below {least}', least)
+      size = dataclasses.replace(size, **{name: value})
   frames = args.frames or size.tubelet
   config = config_lib.default().model
   config.name = sizes.name(size)
@@ -89,9 +95,11 @@ def table(result: dict) -> str:
   """The result for people: a row per part, then one per kind of memory."""
   flops, memory = result['flops'], result['memory']
   clip = f'{result["frames"]} x {result["resolution"]} x {result["resolution"]}'
+  grid = ' x '.join(map(str, result['grid']))
+  if result['tokens'] != math.prod(result['grid']):
+    grid = f'latents beside patches of {grid}'
   lines = [
-      f'{result["name"]} on {clip}: {result["tokens"]} tokens '
-      f'({" x ".join(map(str, result["grid"]))}), '
+      f'{result["name"]} on {clip}: {result["tokens"]} tokens ({grid}), '
       f'{result["code_floats"]} floats, '
       f'{result["pixels_per_float"]:.4g} pixel values per float', '',
       f'{"per example":<12}{"parameters":>12}{"MAC":>12}'

@@ -41,6 +41,8 @@ def test_products_alone_are_within_1_percent_from_width_512(
     ('A-A/8', 64, {'positions': 'learned'}),
     ('A-A/2x8', 64, {'positions': 'rope3d', 'frames': 4}),
     ('A-A/1x4x64', 32, {}),
+    ('A-A/8+24', 32, {'keep': (8, 24)}),
+    ('A-A/4+16', 32, {'positions': 'learned', 'bottleneck': 'layernorm'}),
     ('A-A/8', 64, {'layer_scale': 1e-4, 'qk_norm': True}),
     ('A-A/8', 64, {'block': 'parallel', 'bias': False, 'norm': 'rmsnorm',
                    'layer_scale': 1e-4, 'qk_norm': True, 'final_norm': False}),

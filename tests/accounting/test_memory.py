@@ -37,6 +37,7 @@ def test_a_block_stores_what_its_policy_says(remat, options):
     ('Ad3-Ad3/8', 4, 'none', {}), ('Ad3-Ad3/8', 4, 'dots', {}),
     ('Ad3-Ad3/8', 4, 'full', {}), ('Ad3-Ad3/8', 4, 'none', {'mlp': 'gelu'}),
     ('Ad4-Ad2/4', 2, 'none', {'norm': 'rmsnorm'}),
+    ('Ad3-Ad3/8+64', 4, 'none', {}),
     ('Pd2-Pd4/16', 16, 'dots', {'mlp': 'gelu'}),
     ('Pd2-Pd4/16', 16, 'full', {})])
 def test_activations_are_within_15_percent_of_xlas_temporary_memory(

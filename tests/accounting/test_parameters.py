@@ -54,6 +54,18 @@ def test_every_form_of_block_is_the_module_tree(block, change):
   assert made == real(config, 1, 16)
 
 
+@pytest.mark.parametrize('position', ['rope2d', 'sincos', 'learned'])
+@pytest.mark.parametrize('change', [
+    dict(latents=5), dict(keep=(2, 4)), dict(name='F-P/8+6', keep=(2, 6))])
+def test_every_variant_of_the_code_is_the_module_tree(change, position):
+  config = config_lib.default().model
+  config.update(dict(name='F-P/8', positions=position) | change)
+  made = parameters.parameters(programs.spec_of(config, 1, 16))
+  assert {p.path: (p.shape, p.axes) for p in made} == real(config, 1, 16)
+  counts = parameters.count(made)
+  assert counts['total'] == sum(p.size for p in made)
+
+
 @pytest.mark.parametrize('name', ['S-B/16', 'S-L/16', 'L-L/8', 'S-B/1x16x64'])
 def test_the_papers_sizes_are_the_module_tree(name):
   config = config_lib.default().model
