@@ -155,6 +155,10 @@ def default():
           filter='bilinear',
           grid=8,  # Images kept with their reconstruction.
           coded=256,  # Examples entropy-coded after the last step; 0: none.
+          numbers=(),  # Beside PSNR and SSIM: 'lpips', 'rfid', 'rkid', ...
+          numbers_every=0,  # Steps, as `every`; 0: after the last one only.
+          features=0,  # Examples whose features are taken; 0: all.
+          reference='',  # Folder of originals' features; '': with the weights.
       ),
       optimizer=optimizer | dict(accumulate=1),  # Micro-batches per step.
       mesh=dict(replica=-1, fsdp=1, tensor=1),  # -1: the devices that remain.
@@ -180,6 +184,7 @@ _ELEMENTS = {
     'config.generation.guidance': (float, (1.5,)),
     'config.generation.interval': (float, (0.0, 1.0)),
     'config.generation.labels': (int, (0,)),
+    'config.evaluation.numbers': (str, ('lpips',)),
     'config.optimizer.groups': (
         dict, ({'match': 'encoder/.*', 'frozen': True},)),
     'config.adversarial.optimizer.groups': (

@@ -43,6 +43,8 @@ _RANGES = {
     'evaluation.clips': (1, 2**14),
     'evaluation.grid': (1, 256),
     'evaluation.coded': (0, _MOST),
+    'evaluation.numbers_every': (0, _MOST),
+    'evaluation.features': (0, _MOST),
     'optimizer.accumulate': (1, _MOST),
     **{f'{optimizer}.{field}': limits
        for optimizer in ('optimizer', 'adversarial.optimizer')
@@ -94,6 +96,7 @@ def check(config, part='all'):
                 ('mean', 'sum'))
   task = tasks.build(config)  # Refuses what the model and the loss do not know.
   _check_mesh(config)
+  _check_cadence(config.evaluation)
   if part == 'all':
     _check_optimizer(config)
     _check_rows(config)
@@ -201,6 +204,15 @@ def _check_state(config, task):
     raise errors.InputError('config.init_subtree', subtree,
                             'is no path of parameters of this model',
                             errors.nearest(subtree, sorted(paths)))
+
+
+def _check_cadence(evaluation):
+  every, numbers = evaluation.every, evaluation.numbers_every
+  if numbers and (not every or numbers % every):
+    raise errors.InputError(
+        'config.evaluation.numbers_every', numbers,
+        f'is no multiple of config.evaluation.every={every}',
+        -(-numbers // every) * every if every else 0)
 
 
 def _check_mesh(config):

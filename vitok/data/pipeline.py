@@ -126,6 +126,7 @@ class EvalBatches:
   """
 
   def __init__(self, config, sharding):
+    self._config, self._sharding = config, sharding
     self._examples = selection.eval_examples(config)
     self.unreadable = collections.Counter()
     numbers = selection.evaluated(self._examples, config)
@@ -139,6 +140,12 @@ class EvalBatches:
     padded = grain.MapDataset.range(len(self) * self._batch_size).map(
         functools.partial(_padded, numbers)).map(self._examples.evaluate)
     self._dataset = _batches(padded, self._place.rows, self._batch_size)
+
+  def spread(self, count: int) -> 'EvalBatches':
+    """Batches of so many examples, evenly spread over all; 0: of all."""
+    config = self._config.copy_and_resolve_references()
+    config.evaluation.count = count
+    return EvalBatches(config, self._sharding)
 
   def __len__(self) -> int:
     return -(-self.count // self._batch_size)

@@ -10,6 +10,8 @@ r: of reconstructions against the originals they were made of; g: of generated
 samples against a set of their own.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from vitok import errors
@@ -61,6 +63,16 @@ NUMBERS = {  # name: (rule, network, reference).
     'released_ris': (inception_score.RULE, 'inception_torchvision', ''),
 }
 
+# What an evaluation of reconstructions can measure.
+OF_RECONSTRUCTIONS = tuple(
+    name for name, (_, _, reference) in NUMBERS.items()
+    if reference != _GIVEN and name not in (
+        'gis', 'features', 'video_features'))
+OF_CLIPS = ('rfid_frame', 'rfvd')  # Need several frames.
+_OF_ANY = ('lpips', 'lpips_alex', 'released_psnr')  # The others are of images.
+# Least pixels and frames that a network takes, where it does not resize.
+LEAST = {'lpips_vgg16': (16, 1), 'lpips_alexnet': (31, 1), 'i3d': (1, 9)}
+
 # These are of two sets; the others take each image with its own original.
 _MAY_DIFFER = ('rfid', 'rfid_frame', 'rfvd', 'released_rfid')
 
@@ -88,6 +100,40 @@ def define(name: str, weights: str = '', reference: str = '') -> Definition:
     raise ValueError(f'{name} with reference {reference!r}')
   return Definition(rule, network, weights, NETWORKS[network],
                     reference or usual)
+
+
+def check(names: Iterable[str], resolution: int, frames: int) -> None:
+  """Refuses numbers that reconstructions of a shape do not have.
+
+  Args:
+    names: of `config.evaluation.numbers`.
+    resolution, frames: of an example.
+
+  Raises:
+    InputError: no such number, one of generated samples, one given twice, or
+      images that are too small, or too few or too many frames for it.
+  """
+  key, names = 'config.evaluation.numbers', tuple(names)
+  for i, name in enumerate(names):
+    if name.startswith('g') and name in NUMBERS:
+      raise errors.InputError(
+          key, name, 'is of generated samples, and an auto-encoder makes '
+          'reconstructions', errors.nearest('r' + name[1:], OF_RECONSTRUCTIONS))
+    errors.one_of(key, name, OF_RECONSTRUCTIONS)
+    if name in names[:i]:
+      raise errors.InputError(key, name, 'is asked for twice')
+    pixels, least = LEAST.get(NUMBERS[name][1], (1, 1))
+    if resolution < pixels:
+      raise errors.InputError(
+          'config.data.resolution', resolution, f'is too small for {name} of '
+          'config.evaluation.numbers', pixels)
+    if name in OF_CLIPS and frames < max(2, least):
+      raise errors.InputError(
+          'config.data.frames', frames, f'are too few for {name} of '
+          'config.evaluation.numbers', max(2, least))
+    if frames > 1 and name not in OF_CLIPS + _OF_ANY:
+      raise errors.InputError(key, name, 'is of images, and examples have '
+                              f'{frames} frames', 'rfid_frame')
 
 
 def pooled_psnr(mse_N: np.ndarray, batch: int = POOLED_BATCH) -> float:

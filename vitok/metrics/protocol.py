@@ -39,12 +39,15 @@ class Definition:
     resize: how images get the size and the range that the network takes.
     reference: what it is a distance from: 'originals', the examples that were
       reconstructed, or else the id of the reference's own protocol.
+    count, data: of the examples, where they are fewer than those of PSNR.
   """
   rule: str
   network: str = ''
   weights: str = ''
   resize: str = ''
   reference: str = ''
+  count: int = 0
+  data: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +118,19 @@ class Protocol:
   def of(self, number: str) -> 'Protocol':
     """The protocol of one number, without the definitions of the others.
 
+    It does not tell whether other numbers were measured on more examples.
+
     Raises:
       InputError: it was not measured.
     """
     errors.one_of('number', number, (*_OF_IMAGES, *self.numbers))
     if number in _OF_IMAGES:
       return dataclasses.replace(self, numbers={})
-    return dataclasses.replace(self, psnr='', ssim='',
-                               numbers={number: self.numbers[number]})
+    mine = self.numbers[number]
+    return dataclasses.replace(
+        self, psnr='', ssim='', count=mine.count or self.count,
+        data=mine.data or self.data,
+        numbers={number: dataclasses.replace(mine, count=0, data='')})
 
   @property
   def id(self) -> str:

@@ -100,7 +100,9 @@ class Evaluator(Protocol):
     Args:
       functions: `functions` bound to the state: `batch -> numpy pytree`,
         the same on every process.
-      batches: sharded batches in fixed order, padded with 'mask'.
+      batches: sharded batches in fixed order, padded with 'mask', as often
+        as they are asked for; `count` examples. `spread(n)` gives batches of
+        n examples, evenly spread over all, 0 of all.
       step: of the state that is measured.
       workdir: where files go; None on all processes but the first.
       last: whether training ends here, so that costly measures are due.

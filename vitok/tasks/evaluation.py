@@ -4,13 +4,23 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
+import jax.numpy as jnp
 from absl import logging
 from etils import epath
 
 from vitok import data, files, models
+from vitok.interop import weights
 from vitok.metrics import files as metric_files
-from vitok.metrics import latent, protocol, reconstruction, table
-from vitok.tasks import base
+from vitok.metrics import image as image_metrics
+from vitok.metrics import (
+  latent,
+  networks,
+  numbers,
+  protocol,
+  reconstruction,
+  table,
+)
+from vitok.tasks import base, feature_numbers
 
 _ROW = ('mask', 'index', 'group')
 
@@ -18,48 +28,112 @@ _ROW = ('mask', 'index', 'group')
 class Reconstruction:
   """PSNR, SSIM, MSE and KL of reconstructions from latent means.
 
+  And `config.evaluation.numbers`, as far as their networks are there: LPIPS of
+  every example, distances of features of `config.evaluation.features` of them.
+  Of a number that cannot be measured `<number>_absent` says why.
+
   Files: `evaluation/<step>.npz` and `.png` (`metrics.files`), and
   `evaluation/protocol.json`. Parameters are the moving average if the run
   keeps one.
+
+  Attributes:
+    weights: {name: WeightRef} of the networks, for the task that is measured.
+
+  Raises:
+    InputError: numbers that are not of reconstructions of this shape.
   """
   name = 'eval'
 
   def __init__(self, model: models.AutoEncoder, config: Any):
-    self._config = config
+    self._config, self._model = config, model
+    asked = tuple(config.evaluation.numbers)
+    numbers.check(asked, config.data.resolution, config.data.frames)
+    self._absent = {name: why for name in asked if (
+        why := networks.missing(numbers.NUMBERS[name][1]))}
+    self._numbers = [name for name in asked if name not in self._absent]
+    self._distances = {name: numbers.NUMBERS[name][1] for name in self._numbers
+                       if numbers.NUMBERS[name][1] in networks.DISTANCES}
+    self._networks = feature_numbers.networks_of(self._numbers)
     self.functions = {
         'measure': functools.partial(self._apply, functools.partial(
             reconstruction.measure, model, images=config.evaluation.grid)),
         'quantised': functools.partial(self._apply, functools.partial(
             reconstruction.quantised, model)),
+        'distances': self._distance,
     }
+    for name in self._networks:
+      self.functions |= {
+          f'{name}/made': functools.partial(self._made, name),
+          f'{name}/originals': functools.partial(self._originals, name)}
+
+  @functools.cached_property
+  def weights(self) -> dict[str, base.WeightRef]:
+    """Of the networks that are there; reads the heads of their files."""
+    used = [*self._distances.values(), *self._networks]
+    infos = [weights.describe(file) for file in dict.fromkeys(
+        file for name in used for file in networks.files(name))]
+    return {info.name: base.WeightRef(
+        info.source, info.sha256, functools.partial(weights.load, info.name))
+            for info in infos}
 
   def _apply(self, function, state, frozen, batch, key):
     del frozen
-    name = base.AUTOENCODER
-    params = state.params[name] if state.ema[name] is None else state.ema[name]
     keys = base.example_keys(key, batch['index'])
-    values = function({'params': params, **state.stats[name]}, batch, keys)
-    # Returned as well, since a process cannot read all rows of its batch.
-    return values, {name: batch[name] for name in _ROW}
+    return function(_variables(state), batch, keys), _rows(batch)
+
+  def _pair(self, state, batch, key):
+    """Originals, reconstructions (as levels), and which of these are finite."""
+    keys = base.example_keys(key, batch['index'])
+    made, _ = self._model.apply(_variables(state), batch['image'], keys=keys,
+                                train=False)
+    finite_B = jnp.isfinite(made).all(axis=(1, 2, 3, 4))
+    return (*map(image_metrics.to_uint8, (batch['image'], made)), finite_B)
+
+  def _distance(self, state, frozen, batch, key):
+    x, y, finite_B = self._pair(state, batch, key)
+    return {name: jnp.where(finite_B, networks.DISTANCES[network].apply(
+        frozen, x, y), jnp.nan) for name, network in self._distances.items()}
+
+  def _made(self, network, state, frozen, batch, key):
+    _, y, finite_B = self._pair(state, batch, key)
+    found = networks.FEATURES[network].apply(frozen, y)
+    return jnp.where(finite_B[:, None, None], found, jnp.nan), _rows(batch)
+
+  def _originals(self, network, state, frozen, batch, key):
+    del state, key
+    return networks.FEATURES[network].apply(
+        frozen, image_metrics.to_uint8(batch['image']))
 
   def run(self, functions, batches, step, workdir,
           last) -> Iterator[tuple[str, Any]]:
-    config = self._config
+    config, every = self._config, self._config.evaluation.numbers_every
+    due = last or every and step % every == 0
     rows, coded = table.Table(config.evaluation.grid), []
     for batch in batches:
       values, row = functions['measure'](batch)
+      if due and self._distances:
+        values = values | functions['distances'](batch)
       rows.add(values, row)
       if last and len(coded) * len(row['mask']) < config.evaluation.coded:
         coded.append(dict(batch, **row))
-    numbers = rows.summary()
+    results = rows.summary()
+    found, definitions, absent = {}, {}, {}
+    if due:
+      found, definitions, absent = self._measure(functions, batches, rows)
     measured = protocol.Protocol.from_config(
-        config, numbers['count'], data.fingerprint(config, 'evaluation'))
+        config, results['count'], data.fingerprint(config, 'evaluation'),
+        definitions)
     if workdir is not None:
       folder = epath.Path(workdir) / 'evaluation'
       metric_files.write_evaluation(folder, step, rows)
       files.write_text(folder / 'protocol.json', measured.to_json())
-    yield from numbers.items()
-    yield 'protocol', measured.id
+    yield from (results | found).items()
+    yield 'protocol', measured.of('psnr').id
+    for name in measured.numbers:
+      yield f'{name}_protocol', measured.of(name).id
+    for name, why in absent.items():
+      logging.warning('step %d: %s is ABSENT: %s', step, name, why)
+      yield f'{name}_absent', why
     if coded:
       try:
         bits = latent.coded_bits(
@@ -70,3 +144,33 @@ class Reconstruction:
         return
       yield 'coded_bits', bits.bits
       yield 'coded_loss_db', bits.lost
+
+  def _measure(self, functions, batches, rows):
+    """`feature_numbers.measure`, with what needs no features."""
+    definitions = {name: numbers.define(name, networks.sha256(network))
+                   for name, network in self._distances.items()}
+    found, absent = {}, dict(self._absent)
+    if 'released_psnr' in self._numbers:
+      found['released_psnr'] = numbers.pooled_psnr(rows.columns()['mse'])
+      definitions['released_psnr'] = numbers.define('released_psnr')
+    if self._networks:
+      more = feature_numbers.measure(
+          self._config, self._numbers,
+          batches.spread(
+              feature_numbers.examples(self._config).evaluation.count),
+          lambda name, batch: functions[f'{name}/made'](batch),
+          lambda name, batch: functions[f'{name}/originals'](batch))
+      for mine, new in zip((found, definitions, absent), more, strict=True):
+        mine.update(new)
+    return found, definitions, absent
+
+
+def _variables(state):
+  name = base.AUTOENCODER
+  params = state.params[name] if state.ema[name] is None else state.ema[name]
+  return {'params': params, **state.stats[name]}
+
+
+def _rows(batch):
+  # Returned as well, since a process cannot read all rows of its batch.
+  return {name: batch[name] for name in _ROW}

@@ -20,10 +20,11 @@ class Reconstruction:
         base.AUTOENCODER, self._grad, ema_decay=config.ema_decay,
         additive=True),)
     self._objective = objective.Objective(config)
+    self._evaluator = evaluation.Reconstruction(self.model, config)
 
   @property
   def weights(self) -> dict[str, base.WeightRef]:
-    return self._objective.weights
+    return self._objective.weights | self._evaluator.weights
 
   def init(self, key: jax.Array):
     shape = self._config.data
@@ -56,7 +57,7 @@ class Reconstruction:
     return metrics['loss'], (metrics | code.stats, stats)
 
   def evaluators(self):
-    return (evaluation.Reconstruction(self.model, self._config),)
+    return (self._evaluator,)
 
   def cost(self, devices: int = 1) -> dict[str, Any]:
     """As `accounting.describe`, and 'losses': networks that only the loss

@@ -180,18 +180,11 @@ class _Run:
             evaluator, self.state, self.arguments)
         batches = data.eval_batches(self.config, self.program.batch_sharding)
         for name, value in evaluator.run(
-            functions, self._polled(batches), self.step,
+            functions, _Polled(batches, self.preemption), self.step,
             self.workdir if self.first_process else None,
             last=self.step == self.config.total_steps):
           values[f'{evaluator.name}/{name}'] = value
       self.values = values
-
-  def _polled(self, batches) -> Iterator[Any]:
-    """Passes batches on; a SIGTERM is seen between two of them."""
-    for batch in batches:
-      if self.preemption.preempted():
-        raise _Preempted
-      yield batch
 
   def _read_made(self) -> dict[str, float]:
     """Metrics of the update that made the state; raises if it is not finite."""
@@ -321,6 +314,23 @@ class _Run:
       jax.block_until_ready(self.state)
       jax.profiler.stop_trace()
       self.tracing = False
+
+
+class _Polled:
+  """Passes evaluation batches on; a SIGTERM is seen between two of them."""
+
+  def __init__(self, batches, preemption):
+    self._batches, self._preemption = batches, preemption
+    self.count = batches.count
+
+  def spread(self, count):
+    return _Polled(self._batches.spread(count), self._preemption)
+
+  def __iter__(self) -> Iterator[Any]:
+    for batch in self._batches:
+      if self._preemption.preempted():
+        raise _Preempted
+      yield batch
 
 
 def _read_done(workdir):

@@ -1,0 +1,145 @@
+"""Numbers of sets of images, from features of some of the evaluated examples.
+
+What is made of the examples, by a model or by none, does not matter here. The
+originals' features are cached by protocol (`metrics.reference`).
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.experimental import multihost_utils
+
+from vitok import config as config_lib
+from vitok import data, errors
+from vitok.interop import weights
+from vitok.metrics import (
+    distributions,
+    networks,
+    numbers,
+    protocol,
+    reference,
+    table,
+)
+
+# Whose originals' features are cached, and the number that these are.
+_CACHED = {'inception_fid': 'features', 'i3d': 'video_features'}
+_ORIGINALS = '/originals'
+
+
+def examples(config: Any) -> Any:
+  """The config whose evaluated examples are those with features."""
+  evaluation = config.evaluation
+  if not 0 < evaluation.features < (evaluation.count or float('inf')):
+    return config
+  return config_lib.override(config.copy_and_resolve_references(), {
+      'evaluation.count': evaluation.features})
+
+
+def networks_of(names: Sequence[str]) -> list[str]:
+  """The networks of features that some numbers need."""
+  used = dict.fromkeys(numbers.NUMBERS[name][1] for name in names)
+  return [name for name in used if name in networks.FEATURES]
+
+
+def measure(config: Any, names: Sequence[str], batches: Any,
+            made: Callable[[str, Any], tuple[np.ndarray, Mapping]],
+            originals: Callable[[str, Any], np.ndarray],
+            ) -> tuple[dict[str, float], dict[str, protocol.Definition],
+                       dict[str, str]]:
+  """Measures the numbers that are of features.
+
+  Args:
+    config: of the run.
+    names: numbers whose networks are there.
+    batches: of the examples of `examples(config)`, with their `count`.
+    made: (network, batch) -> features (B, T, D) of what was made of the
+      examples, and their rows 'mask', 'index', 'group'.
+    originals: (network, batch) -> features (B, T, D) of the examples.
+
+  Returns:
+    {name: value} with standard errors, {number: definition}, and {number: why
+    it was not measured}. All empty on all processes but the first.
+  """
+  used, whole, config = networks_of(names), config, examples(config)
+  names = [name for name in names if numbers.NUMBERS[name][1] in used]
+  fingerprint = data.fingerprint(config, 'evaluation')
+  paired = {numbers.NUMBERS[name][1] for name in names
+            if numbers.NUMBERS[name][2]}
+  cache = {name: _Cache(config, name, batches.count, fingerprint)
+           for name in used if name in paired}
+  rows, first = table.Table(), jax.process_index() == 0
+  for batch in batches:
+    columns = {}
+    for name in used:
+      columns[name], row = made(name, batch)
+      if name in paired and not cache[name].hit:
+        columns[name + _ORIGINALS] = originals(name, batch)
+    if first:
+      rows.add(columns, row)
+  if not (first and names):
+    return {}, {}, {}
+  columns = rows.columns()
+  real = {name: cache[name].complete(columns) for name in paired}
+  values, definitions, absent = {}, {}, {}
+  for name in names:
+    network = numbers.NUMBERS[name][1]
+    try:
+      values |= distributions.measure(name, columns[network],
+                                      real.get(network), columns['group'])
+    except ValueError as error:
+      absent[name] = str(error)
+      continue
+    definitions[name] = numbers.define(name, networks.sha256(network))
+    if config is not whole:
+      definitions[name] = dataclasses.replace(
+          definitions[name], count=len(columns['index']), data=fingerprint)
+  return values, definitions, absent
+
+
+class _Cache:
+  """Originals' features of one network.
+
+  Attributes:
+    hit: whether they were found, on every process alike.
+  """
+
+  def __init__(self, config, network, count, fingerprint):
+    self._network, self._found, self._protocol = network, None, None
+    self.hit = False
+    number = _CACHED.get(network)
+    # Frames of clips have moments of their own, for which there is no file.
+    if number is None or network != 'i3d' and config.data.frames > 1:
+      return
+    self._folder = epath.Path(config.evaluation.reference
+                              or weights.cache_dir() / 'references')
+    self._protocol = protocol.Protocol.from_config(
+        config, count, fingerprint,
+        {number: numbers.define(number, networks.sha256(network))}).of(number)
+    if jax.process_index() == 0:
+      try:
+        self._found = reference.read(self._folder, self._protocol)
+      except errors.InputError as error:
+        logging.warning('features of originals are taken again: %s', error)
+    self.hit = self._found is not None
+    if jax.process_count() > 1:
+      self.hit = bool(multihost_utils.broadcast_one_to_all(
+          np.int32(self.hit)))
+
+  def complete(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The originals' features, (N, T, D), now or before; caches new ones."""
+    if self.hit:
+      return self._found[1]['features'][:, None]
+    fresh_NxTxD = columns[self._network + _ORIGINALS]
+    # Records that turned out to be unreadable are no part of a protocol.
+    if self._protocol and self._protocol.count == len(fresh_NxTxD):
+      try:
+        reference.write(self._folder, self._protocol, fresh_NxTxD[:, 0],
+                        columns['index'])
+      except OSError as error:  # A cache that is full ends no run.
+        logging.warning('features of originals are not cached: %s', error)
+    return fresh_NxTxD
