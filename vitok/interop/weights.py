@@ -100,14 +100,7 @@ def load(name: str) -> dict[str, Any]:
   found = content_sha256(tensors)
   if found != info.sha256:
     raise _refuse(name, f'content has SHA-256 {found}, recorded {info.sha256}')
-  tree = {}
-  for key, array in tensors.items():
-    *path, leaf = key.split('/')
-    node = tree
-    for part in path:
-      node = node.setdefault(part, {})
-    node[leaf] = array
-  return tree
+  return nest(tensors)
 
 
 def save(name: str, tree: Mapping[str, Any], source: str) -> Info:
@@ -134,6 +127,18 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
     else:
       flat[prefix + name] = np.asarray(value, order='C')
   return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+  """Inverse of `flatten`."""
+  tree = {}
+  for name, value in flat.items():
+    *path, leaf = name.split('/')
+    node = tree
+    for part in path:
+      node = node.setdefault(part, {})
+    node[leaf] = value
+  return tree
 
 
 def content_sha256(tensors: Mapping[str, np.ndarray]) -> str:

@@ -1,0 +1,102 @@
+"""Converts published weights of tokenizers into runs, and runs into them.
+
+  python tools/convert_weights.py vitok_v2 --encoder=encoder.safetensors \\
+      --decoder=decoder.safetensors --out=WORKDIR
+  python tools/convert_weights.py vitok_v2 --workdir=RUN --out=FOLDER
+
+The first makes a workdir that `vitok.load`, `vitok.evaluate` and `init_from`
+read as they do a trained run's checkpoint 0. Sizes are read off the tensors.
+The second writes `encoder.safetensors` and `decoder.safetensors` of a run
+whose model is of ViTok-v2's kind (`configs/vitok_v2.py`), of its moving
+average if it keeps one.
+"""
+
+import hashlib
+import pathlib
+
+import safetensors.numpy
+
+from vitok import config as config_lib
+from vitok import errors, files, loading, models, sizes
+from vitok.interop import vitok_v2
+from vitok.tasks import base
+from vitok.training import checkpoints
+
+
+def main(arguments=None):
+  with errors.exits_on_input_error():
+    parser = errors.Parser(prog='python tools/convert_weights.py',
+                           description=__doc__)
+    add = parser.add_argument
+    add('kind', choices=('vitok_v2',))
+    add('--encoder', help='safetensors file of a release')
+    add('--decoder', help='safetensors file of a release')
+    add('--workdir', help='of a run to write as a release')
+    add('--out', required=True, help='folder that is made')
+    add('--resolution', type=int, default=256,
+        help='pixels of config.data.resolution of the workdir')
+    add('--patch_order', default=vitok_v2.PATCH_ORDERS[0],
+        choices=vitok_v2.PATCH_ORDERS,
+        help='how the release flattens a patch')
+    flags = parser.parse_args(arguments)
+    out = pathlib.Path(flags.out)
+    released = bool(flags.encoder) + bool(flags.decoder)
+    if (released, bool(flags.workdir)) not in ((2, False), (0, True)):
+      raise errors.InputError('command line', None, 'takes either --encoder '
+                              'and --decoder, or --workdir')
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+      raise errors.InputError('--out', str(out), 'is there and not empty')
+    if flags.workdir:
+      export(flags.workdir, out, flags.patch_order)
+    else:
+      convert(flags.encoder, flags.decoder, out, flags.resolution,
+              flags.patch_order)
+
+
+def convert(encoder, decoder, out, resolution, patch_order):
+  """Writes the workdir `out` of two files."""
+  tensors = [vitok_v2.read(path) for path in (encoder, decoder)]
+  params = vitok_v2.from_published(*tensors, patch_order)
+  config = config_lib.default()
+  size = vitok_v2.size_of(*tensors)
+  config.model.update(vitok_v2.MODEL, name=str(size))
+  config.data.resolution = resolution
+  models.build(config.model, frames=1, resolution=resolution)  # It fits.
+  files.write_text(out / 'config.json', config_lib.to_json(config))
+  writer = checkpoints.Checkpoints(out, config.checkpoint)
+  writer.save(0, {'params': {base.AUTOENCODER: params}}, {
+      'config': config_lib.to_json(config),
+      'origin': {path: _sha256(path) for path in (encoder, decoder)},
+      'patch_order': patch_order})
+  writer.wait()
+  writer.close()
+  print(f'{out}: {size}, of {encoder} and {decoder}')
+
+
+def export(workdir, out, patch_order):
+  """Writes a run's parameters as a release's two files into `out`."""
+  config = loading.read_config(workdir)
+  for name, value in vitok_v2.MODEL.items():
+    has = config.model[name]
+    if not (has if name == 'layer_scale' else has == value):
+      raise errors.InputError(f'config.model.{name}', has,
+                              f'{workdir} is not of the kind of ViTok-v2',
+                              value)
+  size = sizes.from_config(config.model)
+  params, _, step = checkpoints.restore_params(
+      workdir, base.AUTOENCODER,
+      field='ema' if config.ema_decay else 'params')
+  written = vitok_v2.to_published(params, size, patch_order)
+  for part, tensors in zip(vitok_v2.PARTS, written, strict=True):
+    files.write_bytes(out / f'{part}.safetensors',
+                      safetensors.numpy.save(tensors, {'format': 'pt'}))
+  print(f'{out}: {size}, step {step} of {workdir}')
+
+
+def _sha256(path):
+  with open(path, 'rb') as file:
+    return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+if __name__ == '__main__':
+  main()
