@@ -40,7 +40,8 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     [{'unit', 'role', 'model', 'parameters', 'train_flops',
     'bytes_per_device', 'hours'}], 'total': {'train_flops',
     'bytes_per_device' (the largest), 'hours'}, 'smallest_effects': {claim:
-    number or None}}. Hours are None on an accelerator of unknown peak.
+    number or None}}. Hours are with the networks of losses, which FLOPs are
+    not; None on an accelerator of unknown peak.
 
   Raises:
     InputError: an unknown device, or a config without a price.
@@ -60,11 +61,13 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     flops = (cost['flops']['train_step'] * config.batch_size
              * config.total_steps)
     one = known[config.model.dtype]
+    losses = sum(net['train_step'] for net in cost.get('losses', {}).values())
+    work = flops + losses * config.batch_size * config.total_steps
     rows.append(dict(
         unit=unit.name, role=unit.factors.get('role', 'law'),
         model=config.model.name, parameters=cost['parameters']['total'],
         train_flops=flops, bytes_per_device=cost['memory']['total'],
-        hours=one and devices_lib.hours(flops, one, efficiency,
+        hours=one and devices_lib.hours(work, one, efficiency,
                                         config.model.dtype, count)))
     described.append(cost | {'model': config.model.name, 'train_flops': flops})
   hours = [row['hours'] for row in rows]
