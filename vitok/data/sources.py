@@ -1,4 +1,4 @@
-"""Where records come from: photographs, TFDS, folders, ArrayRecord files.
+"""Where records come from: photographs, films, TFDS, folders, ArrayRecord.
 
 A record is an image or a video, of which a clip is read.
 
@@ -17,7 +17,7 @@ from typing import Protocol
 import numpy as np
 
 from vitok import errors
-from vitok.data import clips, folders, photographs, records, videos
+from vitok.data import clips, films, folders, photographs, records, videos
 
 
 class Source(Protocol):
@@ -65,8 +65,8 @@ def open_source(spec: str, split: str, resolution: int,
   """Opens one split of a source, which this process then remembers.
 
   Args:
-    spec: `photographs`, `tfds:NAME`, `folder:PATH`, `videos:PATH` or
-      `array_record:GLOB`.
+    spec: `photographs`, `films`, `tfds:NAME`, `folder:PATH`, `videos:PATH`
+      or `array_record:GLOB`.
     split: name of the split, without a slice.
     resolution: side of the images that will be made of it, in pixels.
     skip_unreadable: whether unreadable files are left out, or refused.
@@ -76,8 +76,8 @@ def open_source(spec: str, split: str, resolution: int,
       in it; says what was found there.
   """
   kind, _, where = spec.partition(':')
-  if kind not in _KINDS or bool(where) != (kind != 'photographs'):
-    choices = ('photographs', 'tfds:NAME', 'folder:PATH', 'videos:PATH',
+  if kind not in _KINDS or bool(where) == (kind in _EMBEDDED):
+    choices = (*_EMBEDDED, 'tfds:NAME', 'folder:PATH', 'videos:PATH',
                'array_record:GLOB')
     raise errors.InputError('source', spec, 'is not a known source', next(
         (c for c in choices if c.startswith(f'{kind}:')),
@@ -249,9 +249,12 @@ class Tfds:
     return index
 
 
+_EMBEDDED = ('photographs', 'films')  # They lie in no place to be named.
 _KINDS = {
     'photographs': lambda where, split, resolution, skip_unreadable:
         photographs.Photographs(split, resolution),
+    'films': lambda where, split, resolution, skip_unreadable:
+        films.Films(split, resolution),
     'tfds': Tfds,
     'folder': folders.Images,
     'videos': videos.Videos,

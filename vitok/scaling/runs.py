@@ -84,10 +84,10 @@ class Sweep:
 
   @property
   def demonstration(self) -> bool:
-    """Whether embedded photographs were trained or evaluated on."""
-    return any('photographs' in (*run.config.get('data.sources', ()),
-                                 run.config.get('evaluation.source'))
-               for run in self.runs)
+    """Whether embedded photographs or films were trained or evaluated on."""
+    return any({'photographs', 'films'} & {
+        *run.config.get('data.sources', ()),
+        run.config.get('evaluation.source')} for run in self.runs)
 
 
 def load_runs(workdir) -> Sweep:
