@@ -15,6 +15,8 @@ def workdir(tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs')
   tiny_run.make(folder / 'plain', steps=(3, 7), ema_decay=0.)
   tiny_run.make(folder / 'averaged')
+  tiny_run.make(folder / 'cut', model__name='A-A/1x8x4+6',
+                model__keep=(2, 6), ema_decay=0.)
   return folder
 
 
@@ -71,6 +73,25 @@ def test_other_sizes_that_the_patch_divides_are_reconstructed(workdir):
   images = np.zeros((1, 32, 24, 3), np.uint8)
   assert vitok.load(workdir / 'plain').reconstruct(
       images).shape == images.shape
+
+
+def test_codes_are_cut_where_the_model_was_trained_for_it(workdir):
+  tokenizer = vitok.load(workdir / 'cut')
+  short = tokenizer.encode(_images(), length=2)
+  whole = tokenizer.encode(_images())
+  assert short.z.shape == (3, 2, 4) and whole.z.shape == (3, 6, 4)
+  np.testing.assert_array_equal(short.z, whole.z[:, :2])
+  # Compiled apart: sums are ordered differently.
+  for images in (tokenizer.decode(short), tokenizer.decode(whole, length=2),
+                 tokenizer.reconstruct(_images() / 127.5 - 1, 2)[:, None]):
+    np.testing.assert_allclose(images, tokenizer.decode(short.z), atol=1e-4)
+  assert np.abs(tokenizer.decode(short) - tokenizer.decode(whole)).max() > 1e-3
+  with pytest.raises(errors.InputError, match='length=7.*choice: 6'):
+    tokenizer.decode(whole, length=7)
+  with pytest.raises(errors.InputError, match='length=0.*choice: 1'):
+    tokenizer.encode(_images(), length=0)
+  with pytest.raises(errors.InputError, match='whole codes.*keep.*choice: 4'):
+    vitok.load(workdir / 'averaged').decode(short)
 
 
 @pytest.mark.parametrize('images, message', [

@@ -4,11 +4,15 @@
   code = tokenizer.encode(images)  # (B, H, W, 3), uint8 or [-1, 1].
   images = tokenizer.decode(code)
 
+A model that was trained with `config.model.keep` takes `length`, the number of
+tokens of the code that are made or read.
+
 B: batch, T: frames, H: height, W: width, C: colours, L: tokens, c: channels.
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -143,32 +147,52 @@ class Tokenizer:
   step: int
   variables: Mapping[str, Any]
 
-  def encode(self, images: Any) -> models.Code:
-    """The code of images: `.z` are the latent means (B, L, c), float32."""
-    return self._encode(self.variables, self._clips(images))
+  def encode(self, images: Any, length: int | None = None) -> models.Code:
+    """The code of images.
 
-  def decode(self, code: Any, grid: tuple[int, int, int] | None = None
-             ) -> jax.Array:
+    Args:
+      images: as above.
+      length: tokens that are returned, the first ones; `None` is all.
+
+    Returns:
+      `.z` are the latent means (B, L, c), float32; the losses are those of the
+      whole code.
+    """
+    code = self._encode(self.variables, self._clips(images))
+    if length is None:
+      return code
+    self._check_length(length, code.z.shape[1])
+    ids = None if code.ids is None else code.ids[:, :length]
+    return code.replace(z=code.z[:, :length], ids=ids)
+
+  def decode(self, code: Any, grid: tuple[int, int, int] | None = None,
+             length: int | None = None) -> jax.Array:
     """Images of a code.
 
     Args:
       code: what `encode` returns, or its `z` (B, L, c).
-      grid: tokens along time, height and width, where these are not those of
+      grid: patches along time, height and width, where these are not those of
         the trained resolution.
+      length: tokens that are read, the first ones; `None` is all.
 
     Returns:
       (B, T, H, W, C) float32, about [-1, 1] and not clipped;
       `metrics.image.to_uint8` makes levels of it.
     """
     z_BxLxc = code.z if isinstance(code, models.Code) else jnp.asarray(code)
-    return self._decode(self.variables, z_BxLxc, grid)
+    tokens = self.model.size.latents or math.prod(grid or self.model.grid)
+    if z_BxLxc.shape[1] != tokens:
+      self._check_length(z_BxLxc.shape[1], tokens)
+    if length is not None:
+      self._check_length(length, tokens)
+    return self._decode(self.variables, z_BxLxc, grid, length)
 
-  def reconstruct(self, images: Any) -> np.ndarray:
+  def reconstruct(self, images: Any, length: int | None = None) -> np.ndarray:
     """`images`, encoded and decoded: of the same shape and kind."""
     clips, size = self._clips(images), self.model.size
     _, t, h, w, _ = clips.shape
     decoded = self.decode(self.encode(clips), (
-        t // size.tubelet, h // size.patch, w // size.patch))
+        t // size.tubelet, h // size.patch, w // size.patch), length)
     if np.asarray(images).dtype == np.uint8:
       decoded = image_metrics.to_uint8(decoded)
     return np.asarray(decoded).reshape(np.shape(images))
@@ -181,6 +205,16 @@ class Tokenizer:
   def _decode(self):
     return jax.jit(functools.partial(self.model.apply, method='decode'),
                    static_argnums=2)
+
+  def _check_length(self, length, tokens):
+    """Refuses codes that are cut unfitly; any length, trained or not, fits."""
+    if not 1 <= length <= tokens:
+      raise errors.InputError('length', length, f'is not from 1 to {tokens}',
+                              min(max(1, length), tokens))
+    if length < tokens and not self.model.keep:
+      raise errors.InputError(
+          'length', length, 'this model reads whole codes (config.model.keep '
+          'is empty)', tokens)
 
   def _clips(self, images):
     """float32 (B, T, H, W, 3) in [-1, 1], of sides that the patches divide."""

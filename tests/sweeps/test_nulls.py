@@ -90,6 +90,18 @@ def test_more_components_never_reconstruct_worse(swept):
   assert list(mse) == [4, 8] and mse[8] < mse[4]
 
 
+def test_latent_tokens_have_the_pca_of_as_many_floats(swept, monkeypatch):
+  monkeypatch.setattr(nulls, 'TRAIN_IMAGES', 16)
+  config = swept[0][0].copy_and_resolve_references()
+  config.evaluation.count = 2
+  found = []
+  for name in ('A-A/1x8x4', 'A-A/1x8x8+3', 'A-A/1x8x1+3'):  # 4 patches.
+    config.model.name = name
+    rows = nulls.compute([config])[0]['rows']
+    found.append([row['code_floats'] for row in rows if row['model'] == 'pca'])
+  assert found == [[16], [24], []]
+
+
 def test_rows_and_arrays_have_the_schema_of_the_report(swept):
   configs, workdir = swept
   held = json.loads((workdir / 'nulls.json').read_text())

@@ -32,8 +32,9 @@ def measure(model: Any, variables: Mapping, batch: Mapping,
 
   Returns:
     float32 (B,) 'mse', 'psnr', 'ssim' (absent below 11 pixels) and 'kl_bits'
-    (absent without a prior); with `images`, also uint8 'originals' and
-    'reconstructions' (min(images, B), T, H, W, C). An example whose
+    (absent without a prior); 'psnr@32', 'ssim@32' of the code cut to 32 tokens,
+    if the model is trained to `keep` 32; with `images`, also uint8 'originals'
+    and 'reconstructions' (min(images, B), T, H, W, C). An example whose
     reconstruction is not finite measures NaN.
   """
   original = batch['image']
@@ -42,6 +43,12 @@ def measure(model: Any, variables: Mapping, batch: Mapping,
   values = compare(original, reconstruction)
   if 'kl_sum' in out['code'].losses:
     values['kl_bits'] = out['code'].losses['kl_sum'] / math.log(2)
+  if model.keep:
+    cut = jax.lax.map(lambda length: compare(original, model.apply(
+        variables, out['code'].z, _grid(model, original), length,
+        method='decode')), jnp.array(model.keep))
+    values |= {f'{name}@{length}': cut[name][i] for name in cut.keys() - {'mse'}
+               for i, length in enumerate(model.keep)}
   if images:
     values.update(
         originals=image_metrics.to_uint8(original[:images]),
@@ -88,10 +95,14 @@ def quantised(model: Any, variables: Mapping, batch: Mapping,
     symbols = jnp.round((z_BxLxc - batch['offset']) / unit)
     z_BxLxc = jnp.where(step > 0, symbols * unit + batch['offset'], code.z)
     symbols = jnp.where(step > 0, symbols, code.z)
-  size = model.size
-  grid = (image.shape[1] // size.tubelet, image.shape[2] // size.patch,
-          image.shape[3] // size.patch)
-  reconstruction = model.apply(variables, z_BxLxc, grid, method='decode')
+  reconstruction = model.apply(variables, z_BxLxc, _grid(model, image),
+                               method='decode')
   psnr = image_metrics.psnr(image, reconstruction)
   finite_B = jnp.isfinite(reconstruction).all(axis=(1, 2, 3, 4))
   return {'psnr': jnp.where(finite_B, psnr, jnp.nan), 'symbols': symbols}
+
+
+def _grid(model, image):
+  size = model.size
+  return (image.shape[1] // size.tubelet, image.shape[2] // size.patch,
+          image.shape[3] // size.patch)

@@ -124,7 +124,9 @@ def _row(run, price, pca):
   row['seconds'] = float(sum(seconds.values())) if seconds else None
   for bucket, value in seconds.items():
     row[f'seconds_{bucket}'] = value
-  null = pca.get((row['tubelet'], row['patch'], row['channels']))
+  patches = _size(run.config).patches(row['frames'], row['resolution'])
+  null = pca.get((row['tubelet'], row['patch'],
+                  row['code_floats'] // patches))
   if null is not None:
     row['pca_psnr'] = null['psnr']
   return row

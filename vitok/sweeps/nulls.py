@@ -3,7 +3,7 @@
 Each is evaluated as the units are: same images, same rounding, same metrics.
 
   pca         principal components of training patches, as many per patch as
-              the unit has channels: the best linear code of its shape
+              the unit has floats: the best linear code of its shape
   mean        the mean colour of each patch: 3 floats a token
   downsample  the image made small, with at most E floats, and large again
 
@@ -74,13 +74,15 @@ def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
   for (tubelet, patch) in dict.fromkeys((c.tubelet, c.patch) for c in codes):
     mean_D, basis_DxD = fit_pca(config, tubelet, patch)
     mine = [c for c in codes if (c.tubelet, c.patch) == (tubelet, patch)]
-    tokens = mine[0].tokens(*shape)
+    patches = mine[0].patches(*shape)
     kinds[f'mean-{tubelet}x{patch}'] = (
-        _row('mean', tubelet, patch, 3, tokens),
+        _row('mean', tubelet, patch, 3, patches),
         functools.partial(mean_colour, tubelet=tubelet, patch=patch))
-    for channels in dict.fromkeys(c.channels for c in mine):
+    # With latent tokens, floats per patch are no channels, and rounded down.
+    for channels in sorted(
+        {c.code_floats(*shape) // patches for c in mine} - {0}):
       kinds[f'pca-{tubelet}x{patch}x{channels}'] = (
-          _row('pca', tubelet, patch, channels, tokens),
+          _row('pca', tubelet, patch, channels, patches),
           functools.partial(
               project, mean_D=mean_D, basis_DxD=basis_DxD,
               keep=channels, tubelet=tubelet, patch=patch))
