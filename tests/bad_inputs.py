@@ -77,6 +77,7 @@ CASES = {
         _case('model.latents=-1', words=['config.model.latents', '-1', '0']),
         _case('model.latents=8', 'model.positions=none',
               words=['config.model.positions', 'mask tokens', 'rope2d']),
+        _case('model.attends=frame', words=['config.model.attends', 'step']),
         _case('model.keep=(8, 32)',
               words=['config.model.keep', '16 tokens', '(8, 16)']),
         _case('model.keep=(16, 4)',

@@ -64,6 +64,9 @@ def default():
           latents=0,  # 1-D tokens that are the code; 0: as the name says.
           # Lengths to which codes are cut in training: (32, 64, 128, 256).
           keep=(),
+          # 'step': a token attends to those of its own time step alone, so
+          # that a clip is coded as so many images.
+          attends='clip',
           attention='xla',
           scan=True,
           remat='none',
@@ -168,6 +171,14 @@ def default():
           fsdp_min_size=2**16,  # Smaller parameters stay whole, in numbers.
       ),
       checkpoint=dict(every=1_000, keep=2, keep_every=0),
+      # A run that diverged; see `vitok.training.divergence`.
+      divergence=dict(
+          action='stop',  # Or 'rewind' to a checkpoint, or 'skip' batches too.
+          limit=3,  # Rewinds of a run, after which it stops.
+          metric='',  # Guarded: 'train/autoencoder/l2'; '': none.
+          above=0.0,  # What it may not exceed
+          patience=3,  # in so many readings in a row.
+      ),
       # watchdog: seconds without a step until stacks are printed; 0: never.
       logging=dict(every=50, tensorboard=True, watchdog=1800),
       profile=dict(first=0, steps=0),  # A trace of `steps` steps; 0: none.
@@ -196,7 +207,7 @@ _ELEMENTS = {
 # What may differ between two sessions of the same run. Every other field must
 # be equal to resume; `total_steps` may grow if the user asks for it.
 MAY_DIFFER = (
-    'mesh', 'sharding', 'logging', 'profile', 'checkpoint',
+    'mesh', 'sharding', 'logging', 'profile', 'checkpoint', 'divergence',
     'data.workers', 'data.prefetch',
 )
 

@@ -99,7 +99,7 @@ def elementwise(spec: Spec, train: bool = False) -> int:
     if spec.positions.startswith('rope'):
       channel += _ROTATE[i]
     block = (width * channel + hidden * (_MLP[spec.mlp][i] + up * bias)
-             + tower.heads * spec.sequence * _LOGITS[i])
+             + tower.heads * spec.attended * _LOGITS[i])
     total += spec.sequence * tower.depth * block
     if spec.final_norm:
       total += kept[part] * width * _NORM[spec.norm][i]
@@ -132,6 +132,6 @@ def _blocks(spec: Spec, tower: sizes.Tower) -> dict[str, int]:
   """MACs per token of all blocks of a tower, by product."""
   width, hidden = tower.width, tower.hidden(spec.mlp)
   up = 2 if spec.mlp == 'swiglu' else 1
-  one = {'qkv': 3 * width**2, 'attend': 2 * spec.sequence * width,
+  one = {'qkv': 3 * width**2, 'attend': 2 * spec.attended * width,
          'out': width**2, 'up': up * width * hidden, 'down': width * hidden}
   return {name: tower.depth * n for name, n in one.items()}

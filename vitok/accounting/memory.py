@@ -93,7 +93,7 @@ def stored_by_block(spec: Spec, tower: sizes.Tower, remat: str = 'none',
   # weights, the output of attention, down) and of the nonlinearity. A fused
   # kernel stores no weights. LayerScale stores what it scales.
   branches = 1 if spec.block == 'parallel' else 2
-  weights = 0 if attention == 'cudnn' else tower.heads * tokens
+  weights = 0 if attention == 'cudnn' else tower.heads * spec.attended
   split = (6 if spec.qk_norm else 4) * width + weights + (1 + up) * hidden
   whole = (3 if spec.layer_scale else 2) * branches * width
   return tokens * b * (whole + split // tensor)

@@ -27,7 +27,7 @@ from vitok.accounting import sharding as sharding_lib
 PARTS = ('encoder', 'bottleneck', 'decoder')
 # Fields of `config.model` that `Spec` takes as they are.
 OPTIONS = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
-           'bias', 'final_norm', 'keep')
+           'bias', 'final_norm', 'attends', 'keep')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Spec:
     frames, resolution: of a clip, in frames and pixels.
     code_projection: width of the projection to the code in units of its
       channels; 2 where it makes a mean and a log-variance.
-    mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm, keep:
-      as in `config.model`.
+    mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm,
+      attends, keep: as in `config.model`.
   """
   size: sizes.Size
   frames: int
@@ -54,6 +54,7 @@ class Spec:
   qk_norm: bool = False
   bias: bool = True
   final_norm: bool = True
+  attends: str = 'clip'
   keep: tuple[int, ...] = ()
 
   @property
@@ -69,6 +70,12 @@ class Spec:
   def sequence(self) -> int:
     """Tokens in the blocks of both towers: patches and latents."""
     return self.patches + self.size.latents
+
+  @property
+  def attended(self) -> int:
+    """Tokens that a token attends to."""
+    steps = self.frames // self.size.tubelet if self.attends == 'step' else 1
+    return self.sequence // steps
 
   @property
   def towers(self) -> dict[str, sizes.Tower]:

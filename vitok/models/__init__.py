@@ -40,15 +40,30 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
     raise errors.InputError('config.model.bottleneck', 'layernorm',
                             'makes every code of 1 channel 0',
                             'deterministic')
+  _check_attends(model, size.latents)
   for tower in (size.encoder, size.decoder):
-    _check_tower(model, tower, grid, size.latents)
+    _check_tower(model, tower, grid if model.attends == 'clip' else
+                 (1, *grid[1:]), size.latents)
   _check_keep(model.keep, size.latents or math.prod(grid))
   options = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
-             'bias', 'final_norm', 'attention', 'scan', 'remat')
+             'bias', 'final_norm', 'attention', 'attends', 'scan', 'remat')
   return AutoEncoder(
       size=size, grid=grid, trunk={key: model[key] for key in options},
       bottleneck_name=model.bottleneck, keep=model.keep,
       dtype=layers.DTYPES[model.dtype])
+
+
+def _check_attends(model, latents):
+  """Refuses what would tell the time steps of a clip apart, or join them."""
+  errors.one_of('config.model.attends', model.attends, ('clip', 'step'))
+  if model.attends == 'step' and latents:
+    raise errors.InputError('config.model.attends', 'step',
+                            'has no place for latent tokens', 'clip')
+  if model.attends == 'step' and model.positions in ('sincos', 'learned'):
+    raise errors.InputError('config.model.positions', model.positions,
+                            'differs between the time steps of a clip, which '
+                            "config.model.attends='step' takes for images",
+                            'rope2d')
 
 
 def _check_keep(keep, tokens):

@@ -65,6 +65,7 @@ class Trunk(nn.Module):
   attention: str = 'xla'
   scan: bool = True
   remat: str = 'none'
+  attends: str = 'clip'
   latents: int = 0
   dtype: jnp.dtype = jnp.float32
 
@@ -73,11 +74,18 @@ class Trunk(nn.Module):
     block = stack.Block(
         self.tower, self.mlp, self.norm, self.attention, self.block,
         self.layer_scale, self.qk_norm, self.bias, self.dtype, name='blocks')
+    shape = x_BxLxD.shape
+    if self.attends == 'step':  # The time steps of a clip are so many images.
+      x_BxLxD = layers.constrain_batch(x_BxLxD.reshape(
+          -1, grid[1] * grid[2], shape[-1]))
+      grid = (1, *grid[1:])
     rotation = positions.rotation(self.positions, grid, self.tower.head_dim,
                                   self.latents)
     x_BxLxD, tapped, _ = stack.stack(
         block, self.tower.depth, x_BxLxD, rotation, taps=taps, scan=self.scan,
         remat=self.remat)
+    x_BxLxD = x_BxLxD.reshape(shape)
+    tapped = {number: tap.reshape(shape) for number, tap in tapped.items()}
     x_BxLxD = layers.constrain_batch(x_BxLxD[:, kept])
     if self.final_norm:
       x_BxLxD = layers.NORMS[self.norm](self.dtype, name='norm')(x_BxLxD)
