@@ -19,9 +19,14 @@ Dimensions: B batch, L tokens, D width, c channels of the code.
 """
 
 import dataclasses
+from typing import Any
 
-from vitok import sizes
+from vitok import errors, sizes
+from vitok.accounting import flops as flops_lib
+from vitok.accounting import parameters as parameters_lib
+from vitok.accounting import resolve_mesh
 from vitok.accounting import sharding as sharding_lib
+from vitok.accounting.memory import BYTES
 from vitok.accounting.parameters import Parameter
 
 # S, B, L and XL are the paper's, the others ours for a few CPU cores. A DiT's
@@ -39,6 +44,118 @@ TIME_FEATURES = 256  # Cosines and sines of the time.
 # The modulations belong to 'conditioning': a third of all parameters, and next
 # to no work, since there is one condition an example, not one a token.
 PARTS = ('conditioning', 'blocks', 'ends')
+
+
+def describe(spec: 'Spec', *, batch: int = 1, remat: str = 'none',
+             dtype: str = 'float32', attention: str = 'xla', ema: bool = False,
+             mesh: Any = None, sharding: Any = None, devices: int = 1
+             ) -> dict[str, Any]:
+  """What a DiT costs, as plain numbers.
+
+  Args:
+    spec: the DiT.
+    batch, remat, dtype, attention, ema, mesh, sharding, devices: as in
+      `accounting.describe`.
+
+  Returns:
+    tokens, code_floats, parameters and macs by part and in total, flops
+    {forward, train_step, by_part, recomputed, optimizer_step} and memory, all
+    as `accounting.describe` has them. Without the tokenizer.
+  """
+  mesh = resolve_mesh(mesh, devices)
+  counts = count(parameters(spec))
+  passed, step = forward(spec), train_step(spec)
+  return {
+      'tokens': spec.tokens,
+      'code_floats': spec.tokens * spec.channels,
+      'parameters': counts,
+      'macs': macs(spec),
+      'flops': {
+          'forward': passed['total'],
+          'train_step': step['total'],
+          'by_part': {'forward': passed, 'train_step': step},
+          'recomputed': recomputed(spec, remat),
+          'optimizer_step': flops_lib.optimizer_step(counts['total']),
+      },
+      'memory': memory(spec, batch=batch, remat=remat, dtype=dtype,
+                       attention=attention, ema=ema, mesh=mesh,
+                       sharding=sharding),
+  }
+
+
+def memory(spec: 'Spec', *, batch: int = 1, remat: str = 'none',
+           dtype: str = 'float32', attention: str = 'xla', ema: bool = False,
+           mesh: dict[str, int] | None = None, sharding: Any = None
+           ) -> dict[str, int]:
+  """Bytes per device of a training step, as `accounting.memory.memory`."""
+  mesh = mesh or dict.fromkeys(sharding_lib.AXES, 1)
+  made = parameters(spec)
+  held = 4 * parameters_lib.per_device(made, mesh, sharding)
+  local = -(-batch // (mesh['replica'] * mesh['fsdp']))
+  block = parameters_lib.per_device(
+      [p for p in made if p.path.startswith('blocks/')],
+      dict(mesh, fsdp=1), sharding) // spec.tower.depth
+  parts = {
+      'parameters': held,
+      'gradients': held + 4 * block,
+      'optimizer': 2 * held,
+      'ema': held if ema else 0,
+      'activations': local * activations(
+          spec, remat, dtype, attention, mesh['tensor']),
+      'gathered': BYTES[dtype] * block if mesh['fsdp'] > 1 else 0,
+  }
+  return parts | {'total': sum(parts.values())}
+
+
+def activations(spec: 'Spec', remat: str = 'none', dtype: str = 'float32',
+                attention: str = 'xla', tensor: int = 1) -> int:
+  """Bytes of one example: what blocks store, and what one works with."""
+  options = dtype, attention, tensor
+  tower, gradients = spec.tower, spec.tokens * BYTES[dtype]
+  return (tower.depth * stored_by_block(spec, remat, *options)
+          + stored_by_block(spec, 'none', *options)
+          + gradients * 3 * tower.hidden(spec.mlp) // tensor
+          + gradients * 14 * tower.width)
+
+
+def stored_by_block(spec: 'Spec', remat: str = 'none', dtype: str = 'float32',
+                    attention: str = 'xla', tensor: int = 1) -> int:
+  """Bytes of one example that a block keeps for its backward pass.
+
+  As `accounting.memory.stored_by_block`, with the outputs of both branches,
+  which the gates' gradients need.
+  """
+  b, width, tokens = BYTES[dtype], spec.tower.width, spec.tokens
+  hidden, up = spec.tower.hidden(spec.mlp), len(_up(spec.mlp))
+  if remat == 'full':
+    return tokens * b * width
+  if remat == 'dots':
+    return tokens * b * (3 * width + (3 * width + up * hidden) // tensor)
+  weights = 0 if attention == 'cudnn' else spec.tower.heads * tokens
+  split = 4 * width + weights + (1 + up) * hidden
+  return tokens * b * (6 * width + split // tensor)
+
+
+def tower_of(dit: Any) -> sizes.Tower:
+  """The tower of `config.dit`: its name and what overrides it.
+
+  Raises:
+    InputError: an unknown name, or heads that do not divide the width.
+  """
+  errors.one_of('config.dit.name', dit.name, tuple(SIZES))
+  changes = {key: dit[key] for key in ('width', 'depth', 'heads', 'mlp_ratio')}
+  for key, value in changes.items():
+    if not 0 <= value < 2**20:
+      raise errors.InputError(f'config.dit.{key}', value, 'is no size', 0)
+  tower = dataclasses.replace(SIZES[dit.name], **{
+      key: value for key, value in changes.items() if value})
+  if tower.width % tower.heads or tower.head_dim % 2:
+    raise errors.InputError(
+        'config.dit.heads', tower.heads, f'does not divide the width '
+        f'{tower.width} into even parts', max(
+            n for n in range(1, tower.heads + 1)
+            if not tower.width % (2 * n) or n == 1))
+  return tower
 
 
 @dataclasses.dataclass(frozen=True)

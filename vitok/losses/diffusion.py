@@ -39,15 +39,23 @@ def denoising(predict: Callable[[jax.Array, jax.Array], jax.Array],
   Returns:
     Mean squared errors (B,) and times (B,), float32.
   """
-  x_BxLxc = x_BxLxc.astype(jnp.float32)
   time_B = _per_example(keys_B, _TIME, schedule.draw)
+  return denoising_at(predict, x_BxLxc, keys_B, time_B, schedule,
+                      prediction), time_B
+
+
+def denoising_at(predict: Callable[[jax.Array, jax.Array], jax.Array],
+                 x_BxLxc: jax.Array, keys_B: jax.Array, time_B: jax.Array,
+                 schedule: Schedule, prediction: str) -> jax.Array:
+  """As `denoising`, at given times: the losses (B,)."""
+  x_BxLxc = x_BxLxc.astype(jnp.float32)
   epsilon_BxLxc = _per_example(
       keys_B, _NOISE, lambda key: jax.random.normal(key, x_BxLxc.shape[1:]))
   alpha, sigma = (level_B[:, None, None] for level_B in schedule(time_B))
   error_BxLxc = (
       predict(alpha * x_BxLxc + sigma * epsilon_BxLxc, time_B)
       - predictions.target(prediction, x_BxLxc, epsilon_BxLxc, alpha, sigma))
-  return jnp.square(error_BxLxc).mean((1, 2)), time_B
+  return jnp.square(error_BxLxc).mean((1, 2))
 
 
 def drop_labels(label_B: jax.Array, keys_B: jax.Array, rate: float,

@@ -67,12 +67,22 @@ def grid(originals: np.ndarray, reconstructions: np.ndarray,
   if originals.shape != reconstructions.shape or not len(originals):
     raise ValueError(f'a grid of {originals.shape} over '
                      f'{reconstructions.shape}')
-  n, frames, height, width, _ = originals.shape
+  return _lay_out(np.stack([originals, reconstructions], 2), columns)
+
+
+def samples(images: np.ndarray, columns: int = 8) -> np.ndarray:
+  """As `grid`, of images that have no originals: uint8 (N, T, H, W, C)."""
+  return _lay_out(images[:, :, None], columns)
+
+
+def _lay_out(images, columns):
+  """A picture of (N, T, stacked, H, W, C)."""
+  n, frames, _, height, width, _ = images.shape
   shown = np.unique(np.linspace(0, frames - 1, _SHOWN_FRAMES).round())
   columns = min(columns, n)
   zoom = max(1, _SMALLEST // max(height, width))
-  # (N, frame, original or reconstruction, H, W, 3), white examples at the end.
-  tiles = np.stack([originals, reconstructions], 2)[:, shown.astype(int)]
+  tiles = images[:, shown.astype(int)]
+  # White examples at the end.
   tiles = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
   tiles = tiles.repeat(zoom, 3).repeat(zoom, 4)
   tiles = np.pad(tiles, [(0, -n % columns), (0, 0), (0, 0), (_GAP, _GAP),

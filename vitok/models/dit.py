@@ -22,18 +22,48 @@ Dimensions: B batch, L tokens, D width, c channels of the code.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from vitok import sizes
-from vitok.accounting.dit import TIME_FEATURES
+from vitok import errors, sizes
+from vitok.accounting.dit import TIME_FEATURES, tower_of
 from vitok.models import attention, layers, positions, stack
 
 TIME_SCALE = 1000.0  # Times in [0, 1] are embedded as DDPM's steps.
 CLASS_SCALE = 0.02  # Standard deviation of the class vectors' start.
+
+
+def build(config: Any, grid: positions.Grid, channels: int) -> 'DiT':
+  """The DiT of `config.dit` for codes of a tokenizer; starts no device.
+
+  How it is computed (attention, scan, dtype) is as `config.model` says.
+
+  Args:
+    config: of a run.
+    grid: tokens of the code along time, height and width.
+    channels: floats c of a token's code.
+
+  Raises:
+    InputError: an unknown name, or positions that do not fit the code.
+  """
+  dit, model = config.dit, config.model
+  for key, choices in (('mlp', layers.MLPS), ('positions', positions.NAMES),
+                       ('remat', stack.REMAT)):
+    errors.one_of(f'config.dit.{key}', dit[key], tuple(choices))
+  tower = tower_of(dit)
+  misfit = positions.misfit(dit.positions, grid, tower)
+  if misfit:
+    raise errors.InputError(
+        'config.dit.positions', dit.positions, misfit, next(
+            name for name in positions.NAMES
+            if not positions.misfit(name, grid, tower)))
+  return DiT(tower, grid, channels, config.diffusion.classes, dit.mlp,
+             dit.positions, model.attention, model.scan, dit.remat,
+             layers.DTYPES[model.dtype])
 
 
 def time_features(time_B: jax.Array) -> jax.Array:

@@ -1,10 +1,11 @@
 """Training objectives by name; a new one is a module and a line here."""
 
 from vitok import errors
-from vitok.tasks import adversarial, reconstruction
+from vitok.tasks import adversarial, generation, reconstruction
 
 TASKS = {
     'adversarial': adversarial.Adversarial,
+    'generation': generation.Generation,
     'reconstruction': reconstruction.Reconstruction,
 }
 

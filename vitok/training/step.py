@@ -38,7 +38,7 @@ class Run:
 
 def init(task: base.Task, config, run: Run) -> base.State:
   """The state of step 0, with Linen's boxes around the parameters."""
-  # Streams of the run's key: 0 init, 1 steps, 2 evaluation.
+  # Streams of the run's key: 0 init, 1 steps, 2 evaluation, 3 rewinds.
   params, stats = task.init(jax.random.fold_in(run.key, 0))
   opt, ema = {}, {}
   for player in task.players:
@@ -75,7 +75,7 @@ def make(task: base.Task, config) -> Callable[..., tuple[base.State, dict]]:
   boxed, _ = jax.eval_shape(lambda: task.init(jax.random.key(0)))
 
   def step(state, batch, frozen, run):
-    rows = jnp.arange(batch['image'].shape[0], dtype=jnp.int32)
+    rows = jnp.arange(batch['mask'].shape[0], dtype=jnp.int32)
     batch = dict(batch, row=rows)
     key = jax.random.fold_in(jax.random.fold_in(run.key, 1), state.step)
     if accumulate == 1:
