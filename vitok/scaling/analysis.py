@@ -6,7 +6,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from vitok import errors
-from vitok.scaling import bootstrap, checks, fits, runs, table, verdicts
+from vitok.scaling import (
+    bootstrap,
+    checks,
+    fits,
+    forecast,
+    runs,
+    table,
+    verdicts,
+)
 from vitok.scaling.claims import RESPONSES
 
 LEVEL = 0.9  # Of every interval that belongs to no claim.
@@ -134,6 +142,7 @@ def _judge(claim, sweep, rows, data, of):
   return verdicts.judge(
       claim, rows, lambda level: (data[claim.y] if level == LEVEL
                                   else of(claim.y, level)),
+      forecast=lambda: forecast.read(sweep.path),
       demonstration=sweep.demonstration)
 
 

@@ -161,7 +161,7 @@ CHECKS = ('complete', 'convergence', 'rates', 'seeds', 'null', 'width', 'price')
 # ViTok's own points have between 22 and 29 dB (`vitok.scaling.published`).
 TIES = {'psnr': 0.06, 'ssim': 0.0024, 'log2_mse': 0.02}
 _JUDGES = ('claims', 'table', 'bootstrap', 'fits', 'regression', 'iso',
-           'estimates', 'checks', 'verdicts')
+           'forecast', 'estimates', 'checks', 'verdicts')
 _LEAST = {'interior': 4, 'optimum': 4, 'forecasts': 5}  # Values of x.
 CODE_COLUMNS = ('code_floats', 'tokens', 'channels')
 

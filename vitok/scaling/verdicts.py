@@ -1,17 +1,22 @@
 """One of four verdicts per claim, by the numbers of the claim alone."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from vitok import errors
 from vitok.scaling import bootstrap, checks, estimates, fits
+from vitok.scaling import forecast as forecasts
 from vitok.scaling.claims import ABOVE, Claim
 
 HOLDS, FAILS = 'holds', 'does not hold'
 UNDECIDED, UNTESTABLE = 'undecided', 'not testable here'
 VERDICTS = (HOLDS, FAILS, UNDECIDED, UNTESTABLE)
+_FORECAST = {
+    HOLDS: 'it covers what was measured, and is as narrow as claimed',
+    FAILS: 'it does not cover what was measured',
+    UNDECIDED: 'it covers what was measured, but is wider than claimed'}
 DEMONSTRATION = 'demonstration'  # In their place, where nothing is proved.
 
 
@@ -62,6 +67,7 @@ class Verdict:
 
 def judge(claim: Claim, rows: Sequence[dict],
           respond: Callable[[float], fits.Data], *,
+          forecast: Callable[[], Mapping] = dict,
           demonstration: bool = False) -> Verdict:
   """The verdict on a claim.
 
@@ -70,6 +76,7 @@ def judge(claim: Claim, rows: Sequence[dict],
     rows: of the whole sweep, unfinished units too.
     respond: level of intervals -> all finished units with responses `claim.y`
       and replicates for that level.
+    forecast: gives what `vitok.scaling.forecast` wrote, {} if nothing.
     demonstration: caps the verdict, whatever the numbers say.
   """
   wanted = {row['unit'] for row in checks.about(
@@ -88,16 +95,19 @@ def judge(claim: Claim, rows: Sequence[dict],
   try:
     fitted = fits.fit(used, claim.terms, distinct=claim.distinct,
                       curved=claim.rule == 'straight')
-    parts = estimates.statistics(claim, used)
-    estimate, replicates = parts[0]
-    if claim.rule == 'predicts':
-      estimate = max(abs(error) for error, _ in parts)
-      replicates = np.max([np.abs(error_R) for _, error_R in parts], 0)
-      # Each of several errors has its own interval (Bonferroni).
-      level = 1 - (1 - claim.level) / len(parts)
-      ends = [bootstrap.interval(error_R, level) for _, error_R in
-              estimates.statistics(claim, checks.unflagged(about(level)))]
-    low, high = bootstrap.interval(replicates, claim.level)
+    if claim.rule == 'forecasts':
+      estimate, low, high = _missed(claim, forecast(), rows)
+    else:
+      parts = estimates.statistics(claim, used)
+      estimate, replicates = parts[0]
+      if claim.rule == 'predicts':
+        estimate = max(abs(error) for error, _ in parts)
+        replicates = np.max([np.abs(error_R) for _, error_R in parts], 0)
+        # Each of several errors has its own interval (Bonferroni).
+        level = 1 - (1 - claim.level) / len(parts)
+        ends = [bootstrap.interval(error_R, level) for _, error_R in
+                estimates.statistics(claim, checks.unflagged(about(level)))]
+      low, high = bootstrap.interval(replicates, claim.level)
     ends = ends or [(low, high)]
     smallest = estimates.smallest_effect(claim, used.rows, fitted.seed_sd)
   except errors.InputError as error:
@@ -136,11 +146,23 @@ def _decide(claim, rows, found, law, flagged, obstacle, low, high, ends):
   where = ('inside' if inside else 'outside' if outside else 'on both sides of')
   reason = (f'The {claim.level:.0%} interval {low:.3g} to {high:.3g} is '
             f'{where} {region(claim)}.')
+  if claim.rule == 'forecasts':
+    reason = (f'Measured minus forecast lies between {low:.3g} and {high:.3g}, '
+              f'by the interval written before the run: {_FORECAST[word]}.')
   if claim.rule == 'predicts' and not outside and low > claim.margin:
     reason = (f'The largest of {len(ends)} errors, {low:.3g} to {high:.3g}, '
               f'is above {claim.margin:g}, but no single one is: noise alone '
               'can do that.')
   return word, reason
+
+
+def _missed(claim, stored, rows):
+  """Measured minus forecast, and the interval of that which was written."""
+  score = forecasts.scores(stored, rows).get(claim.y)
+  if score is None or score.observed is None:
+    raise errors.InputError(claim.y, None, 'was not forecast before the run')
+  return (score.error, score.observed - score.high,
+          score.observed - score.low)
 
 
 def region(claim: Claim) -> str:
@@ -159,5 +181,9 @@ def _sides(claim, low, high, ends):
   """
   if claim.rule in ABOVE:
     return low > claim.margin, high < claim.margin
+  if claim.rule == 'forecasts':  # Covered, and by an interval that tells.
+    covered = low <= 0 <= high
+    return (covered and -claim.margin < low and high < claim.margin,
+            not covered)
   return (-claim.margin < low and high < claim.margin,
           any(a > claim.margin or b < -claim.margin for a, b in ends))

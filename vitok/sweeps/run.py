@@ -23,6 +23,7 @@ import jax
 from etils import epath
 
 from vitok import files, validation
+from vitok.scaling import forecast
 from vitok.sweeps import nulls, status, text
 from vitok.sweeps import price as price_lib
 from vitok.sweeps.experiment import DONE, FAILED, Experiment, Unit, record
@@ -79,6 +80,8 @@ def run_units(experiment: Experiment, workdir, *,
     progress.start()
     failures = _failures(folder)
     try:
+      if unit.factors.get('role') == forecast.ROLE:
+        forecast.write(workdir, unit.name, say)
       train(config, folder, programs=programs, say=progress.line,
             label=f'[{number + 1}/{len(units)} {unit.name}] ')
     except Exception as error:  # One unit's error must not stop the sweep.
