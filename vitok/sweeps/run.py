@@ -226,8 +226,8 @@ def _check(experiment, units, workdir):
   """Configs of the units; refuses what would only fail when it runs."""
   nulls.check([experiment.resolve(unit) for unit in experiment.units])
   configs = [experiment.resolve(unit, workdir) for unit in units]
-  for config in configs:
-    validation.check(config)
+  for unit in units:  # What it is after has yet to be made.
+    validation.check(experiment.resolve(unit))
   return configs
 
 
