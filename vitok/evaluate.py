@@ -3,14 +3,19 @@
   --checkpoint=STEP                 this one; by default the newest whole one
   --config.evaluation.split=train   changes a field of the evaluation, of the
                                     mesh, or data.workers and data.prefetch
+  --config.evaluation.numbers="('rkid','lpips')"
+                                    measures these as well
   --distributed                     several processes (SLURM, TPU pods, ...)
 
 Prints the protocol and the numbers with their standard errors, and writes what
 training writes: evaluation/<step>.npz (per-image values), .png (originals above
 reconstructions), protocol.json; and <step>.json, the numbers with the protocol.
-They lie in the workdir if the protocol is the run's own, otherwise in
-<workdir>/evaluations/<id of the protocol>, so that nothing is replaced by
-numbers that cannot be compared with it.
+They lie in the workdir if all that the run has measured is measured again by
+the same protocol, otherwise in <workdir>/evaluations/<id of the protocol>, so
+that nothing is replaced by numbers that cannot be compared with it.
+
+A number whose network is not there is ABSENT, and the command that gets it is
+printed.
 """
 
 import json
@@ -51,7 +56,6 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
   from etils import epath
 
   from vitok import data, files, loading, validation
-  from vitok.metrics import protocol
   from vitok.training import program
 
   config = loading.read_config(workdir, checkpoint)
@@ -76,18 +80,16 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
       for name, value in evaluator.run(functions, batches, step,
                                        staged if writes else None, last=True):
         numbers[f'{evaluator.name}/{name}'] = value
-    # Only now are the readable records counted, which is part of a protocol.
-    measured = protocol.Protocol.from_config(
-        config, numbers['eval/count'], data.fingerprint(config, 'evaluation'))
-    own = out / 'evaluation' / 'protocol.json'
-    if own.exists() and json.loads(own.read_text()).get('id') != measured.id:
-      out = out / 'evaluations' / measured.id
+    measured = _protocol(epath.Path(staged))
+    known = _ids(_protocol(out))
+    if known and not known.items() <= _ids(measured).items():
+      out = out / 'evaluations' / measured['id']
     for path in epath.Path(staged).glob('evaluation/*'):
       files.write_bytes(out / 'evaluation' / path.name, path.read_bytes())
   result = {
       'workdir': str(workdir), 'step': step,
       'parameters': 'moving average' if config.ema_decay else 'trained',
-      'metrics': numbers, 'protocol': json.loads(measured.to_json()),
+      'metrics': numbers, 'protocol': measured,
       'folder': str(out / 'evaluation')}
   if writes:
     files.write_text(out / 'evaluation' / f'{step}.json',
@@ -95,16 +97,35 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
   return result
 
 
+def _protocol(workdir) -> dict[str, Any]:
+  """What the folder's protocol.json holds, {} without one."""
+  path = workdir / 'evaluation' / 'protocol.json'
+  return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _ids(stored) -> dict[str, str]:
+  """The id of each number of a stored protocol."""
+  return stored.get('ids') or {'psnr': stored['id']} if stored else {}
+
+
 def describe(result: Mapping[str, Any]) -> str:
   """The protocol and the numbers of `evaluate`, to be read by people."""
   lines = [f'{result["workdir"]}, step {result["step"]}, '
            f'{result["parameters"]} parameters']
+  stored = dict(result['protocol'])
+  ids, definitions = stored.pop('ids', {}), stored.pop('numbers', {})
   lines += [f'{name:>14}  {value}' for name, value in
-            {'protocol': result['protocol']['id'],
-             **result['protocol']}.items() if name != 'id'] + ['']
+            {'protocol': stored.pop('id'), **stored}.items()]
+  for name, definition in definitions.items():
+    lines += ['', f'{name:>14}  protocol {ids[name]}']
+    lines += [f'{key:>14}  {value}' for key, value in definition.items()
+              if value]
+  lines.append('')
   numbers = {name.partition('/')[2]: value
              for name, value in result['metrics'].items()}
   for name, value in numbers.items():
+    if name.endswith('_absent'):
+      lines.append(f'{name.removesuffix("_absent"):>14}  ABSENT: {value}')
     if '_se' in name or not isinstance(value, float):
       continue
     error = numbers.get(f'{name}_se')
