@@ -236,6 +236,49 @@ def test_where_restricts_a_claim_to_some_units(tmp_path):
   assert verdict.estimate == pytest.approx(2.0, abs=0.05)
 
 
+def joined(saved):
+  """A law of clips of 8 frames, and an arm that codes them frame by frame."""
+  clips = [unit | {'together': 8} for unit in sweep(line(), seeds=3)]
+  frames = synthetic.grid(
+      lambda n, c: line()(n, c) - 2.0 * saved, seeds=1, longer=lambda n, c:
+      line()(n, c) - 2.0 * saved)
+  return clips + [unit | {
+      'name': f'apart-{unit["name"]}', 'together': 1, 'arm': 'apart',
+      'role': 'arm' if unit['role'] == 'law' else unit['role'],
+      'configuration': f'apart-{unit["configuration"]}'} for unit in frames]
+
+
+REPLACES = dict(
+    name='less', rule='replaces', x=['code_floats', 'together'], margin=0.1,
+    arms=['apart'], convergence=dict(absolute=0.05), text='Clips need fewer floats than their frames do.')
+
+
+@pytest.mark.parametrize('saved, word', [(1.2, 'holds'), (0, 'does not hold')])
+def test_what_a_column_stands_for_is_counted_in_doublings(
+    tmp_path, saved, word):
+  verdict = judge(tmp_path, joined(saved), REPLACES)
+  assert verdict.word == word, verdict.reason
+  # Of the eight frames' three doublings, `saved` are saved.
+  assert verdict.estimate == pytest.approx(saved / 3, abs=0.03)
+  assert verdict.low < verdict.estimate < verdict.high
+
+
+def test_arms_enter_the_claims_that_name_them_and_no_other(tmp_path):
+  units = joined(1.2)
+  assert judge(tmp_path / 'a', units, REPLACES).used == 36
+  verdict = judge(tmp_path / 'b', units)
+  assert verdict.used == 27
+  assert verdict.estimate == pytest.approx(2.0, abs=0.05)
+
+
+def test_nothing_stands_for_a_doubling_that_is_worth_nothing(tmp_path):
+  verdict = judge(tmp_path, [
+      unit | {'psnr': 25 + 0.1 * (i % 3)} for i, unit in enumerate(joined(1))],
+      REPLACES)
+  assert verdict.word == 'not testable here'
+  assert 'beyond doubt' in verdict.reason
+
+
 def test_a_rate_that_diverged_is_the_worst_and_blocks_nothing(tmp_path):
   synthetic.write(tmp_path, sweep(line()), [LAW, LAW | dict(
       name='error', y='log2_mse', margin=-1)])

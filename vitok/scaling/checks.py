@@ -36,6 +36,12 @@ def about(claim: Claim, rows: Sequence[dict], *roles: str) -> list[dict]:
       meant(row, key, value) for key, value in claim.where.items())]
 
 
+def joined(claim: Claim, rows: Sequence[dict]) -> tuple[dict, ...]:
+  """Rows in which the arms that the claim takes in are units of the law."""
+  return tuple(row | {'role': 'law'} if row['role'] == 'arm' and
+               row.get('arm') in claim.arms else row for row in rows)
+
+
 def diverged(row: dict) -> bool:
   """Whether it is another learning rate that failed once it was training."""
   return (row['role'] == 'rate' and row['state'] == 'failed'
@@ -128,7 +134,8 @@ def convergence(claim: Claim, data: fits.Data) -> Check:
   name = {'equal_slopes': 'difference of slopes', 'straight': 'curvature',
           'predicts': 'largest error', 'suffices': 'what others add',
           'parallel': 'change of the slope', 'interior': 'distance to an end',
-          'optimum': 'exponent'}.get(claim.rule, 'slope')
+          'optimum': 'exponent', 'replaces': 'doublings stood for'}.get(
+              claim.rule, 'slope')
   return Check(
       'convergence', bool(moved <= allowed),
       f'{name} {before:.3f} at T, {after:.3f} at {numbers["ratio"]}T, through '

@@ -28,15 +28,19 @@ is edited by hand. Fields of a claim (those without a default must be given):
                 'optimum'       the best x[0] at each value of x[1], a budget,
                                 grows as a power of it above `margin`; refused
                                 where a budget has its best size at an edge
+                'replaces'      at equal y, a doubling of x[1] stands for more
+                                than `margin` doublings of x[0]
                 'forecasts'     the unit of role 'forecast' lies in the
                                 interval written before it ran, which is
                                 within `margin` of it
-  x           a column, or a list of two for 'equal_slopes', 'parallel' and
-              'optimum'.
+  x           a column, or a list of two for 'equal_slopes', 'parallel',
+              'replaces' and 'optimum'.
   margin      the number; y per doubling of x (dB per doubling).
   y           'psnr' (dB, default), 'ssim' or 'log2_mse'.
   adjust      columns whose log2 enters the regression beside x: ().
   where       {column: value}: the units the claim is about: {} (all).
+  arms        arms whose units count as those of the law in this claim, and
+              in no other: ().
   hold_out    column for 'predicts': 'code_floats' or 'patch'.
   level       coverage of the interval: 0.9.
   distinct    values of x needed: 4 if x is code_floats, tokens or channels
@@ -148,9 +152,9 @@ from vitok import errors
 # The number of columns that each rule is over.
 RULES = {'slope_above': 1, 'no_slope': 1, 'equal_slopes': 2, 'straight': 1,
          'predicts': 1, 'suffices': 1, 'parallel': 2, 'interior': 1,
-         'optimum': 2, 'forecasts': 1}
+         'optimum': 2, 'replaces': 2, 'forecasts': 1}
 # Their statistic is to be large, or as large as can be; that of others small.
-ABOVE = ('slope_above', 'interior', 'optimum')
+ABOVE = ('slope_above', 'interior', 'optimum', 'replaces')
 RESPONSES = {  # Column: name with its unit, decimals worth printing.
     'psnr': ('PSNR (dB)', 2), 'ssim': ('SSIM', 4),
     'log2_mse': ('log2 MSE', 3)}
@@ -177,6 +181,7 @@ class Claim:
   y: str = 'psnr'
   adjust: tuple[str, ...] = ()
   where: Mapping = dataclasses.field(default_factory=dict)
+  arms: tuple[str, ...] = ()
   hold_out: str = ''
   level: float = 0.9
   distinct: int = 3
@@ -200,7 +205,7 @@ class Claim:
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Claim)}
 _TEXTS = ('name', 'text', 'rule', 'y', 'hold_out')
-_NAMES = ('x', 'adjust', 'requires')
+_NAMES = ('x', 'adjust', 'arms', 'requires')
 _NUMBERS = {  # Of a claim, or of a field of it: type, smallest, largest.
     'margin': (float, -math.inf, math.inf), 'level': (float, 0.5, 0.999),
     'distinct': (int, 2, math.inf), 'groups': (int, 1, math.inf),

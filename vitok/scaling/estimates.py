@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from vitok import errors
-from vitok.scaling import fits, iso, regression
+from vitok.scaling import claims, fits, iso, regression
 from vitok.scaling.claims import Claim
 
 # Rules whose statistic is a sum of coefficients of one regression.
@@ -38,6 +38,8 @@ def statistics(claim: Claim, data: fits.Data) -> list[tuple]:
   if claim.rule == 'optimum':
     return [iso.power_law(data, *claim.x, claim.y, least=claim.distinct,
                           level=claim.level).exponent]
+  if claim.rule == 'replaces':
+    return [_replaced(claim, data)]
   if claim.rule not in _LINEAR:
     raise errors.InputError('rule', claim.rule, 'has no statistic of units')
   columns = _columns(claim, data.rows)
@@ -80,6 +82,20 @@ def smallest_effect(claim: Claim, rows: Sequence[dict],
   quantiles = stats.t.ppf([(1 + claim.level) / 2, power], freedom).sum()
   sd = claim.seed_sd if seed_sd is None else seed_sd
   return float(quantiles * sd * np.sqrt(variance))
+
+
+def _replaced(claim, data):
+  """Doublings of x[0] that one of x[1] is worth, and its replicates."""
+  _, columns = fits.design(data.rows, claim.terms)
+  fits.check_rank(columns, claim.terms)
+  solve_PxU = np.linalg.pinv(columns)
+  slopes_P, slopes_RxP = solve_PxU @ data.y_U, data.y_RxU @ solve_PxU.T
+  if not np.all(claims.sign(claim.y) * slopes_RxP[:, 1] > 0):
+    raise errors.InputError(claim.x[0], None, 'does not improve '
+                            f'{claim.y} beyond doubt, so that nothing can '
+                            'stand for a doubling of it')
+  return (float(slopes_P[2] / slopes_P[1]),
+          slopes_RxP[:, 2] / slopes_RxP[:, 1])
 
 
 def _columns(claim, rows):

@@ -311,6 +311,7 @@ def _statistic(claim):
       'parallel': f'{unit} per doubling of {x}, per doubling of {last}',
       'interior': f'doublings of {x} from its best value to the nearer end',
       'optimum': f'exponent of the best {x} as a power of {last}',
+      'replaces': f'doublings of {x} that one of {last} stands for',
       'forecasts': f'{unit}, measured minus forecast',
       'slope_above': f'{unit} per doubling of {x}',
       'no_slope': f'{unit} per doubling of {x}',

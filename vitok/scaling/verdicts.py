@@ -79,11 +79,13 @@ def judge(claim: Claim, rows: Sequence[dict],
     forecast: gives what `vitok.scaling.forecast` wrote, {} if nothing.
     demonstration: caps the verdict, whatever the numbers say.
   """
+  rows = checks.joined(claim, rows)
   wanted = {row['unit'] for row in checks.about(
       claim, rows, 'law', 'longer', 'rate')}
 
   def about(level):
     data = respond(level)
+    data = dataclasses.replace(data, rows=checks.joined(claim, data.rows))
     return data.keep([row['unit'] in wanted for row in data.rows])
 
   data = about(claim.level)
