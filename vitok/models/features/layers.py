@@ -134,7 +134,8 @@ def check_params(network: nn.Module, params: dict, *inputs: Any) -> None:
   Raises:
     ValueError: names the first that is missing, unknown or of another shape.
   """
-  expected = jax.eval_shape(network.init, jax.random.key(0), *inputs)['params']
+  expected = nn.unbox(jax.eval_shape(
+      network.init, jax.random.key(0), *inputs))['params']
   shapes = lambda tree: {name: leaf.shape for name, leaf in
                          traverse_util.flatten_dict(tree, sep='/').items()}
   found, expected = shapes(params), shapes(expected)
