@@ -89,7 +89,7 @@ def test_numbers_are_those_of_the_restored_model_computed_in_numpy(
                              rtol=1e-3)
 
 
-@pytest.mark.parametrize('size, devices', [(1, 1), (7, 1), (64, 1), (7, 8)])
+@pytest.mark.parametrize('size, devices', [(1, 1), (7, 8), (64, 1)])
 def test_equal_for_any_batch_size_and_number_of_devices(
     place, result, size, devices):
   other = measure(place, f'b{size}x{devices}', devices, batch_size=size)
@@ -106,15 +106,6 @@ def test_each_number_has_its_own_protocol(place, result):
   assert stored['ids']['psnr'] == result['metrics']['eval/protocol']
   for name in ('lpips_alex', 'rfid', 'rkid', 'released_psnr'):
     assert result['metrics'][f'eval/{name}_protocol'] == stored['ids'][name]
-  fewer = measure(place, 'fewer', features=8)
-  all_of_few = measure(place, 'few', count=8)
-  ids = fewer['protocol']['ids']
-  assert ids['psnr'] == stored['ids']['psnr'] != ids['rfid']
-  assert ids['rfid'] == all_of_few['protocol']['ids']['rfid']
-  assert ids['lpips_alex'] != all_of_few['protocol']['ids']['lpips_alex']
-  for name in ('rfid', 'rkid'):
-    np.testing.assert_allclose(fewer['metrics'][f'eval/{name}'],
-                               all_of_few['metrics'][f'eval/{name}'], **SAME)
 
 
 def test_what_cannot_be_measured_is_absent_and_says_why(place, result):
@@ -122,52 +113,41 @@ def test_what_cannot_be_measured_is_absent_and_says_why(place, result):
   assert told.endswith('`python tools/fetch_weights.py inception_fid_head`')
   assert 'eval/ris' not in result['metrics']
   assert 'ris' not in result['protocol']['ids']
-  few = measure(place, 'few', count=8)['metrics']
-  assert 'an extrapolation needs 20' in few['eval/rfid_infinity_absent']
   assert 'ABSENT: get its network' in evaluate.describe(result)
 
 
 def test_more_numbers_of_the_same_examples_join_those_of_the_run(place):
-  first = measure(place, 'joined', numbers=('released_psnr',))
-  more = measure(place, 'joined', numbers=('released_psnr', 'lpips_alex'))
+  first = measure(place, 'joined', numbers=())
+  more = measure(place, 'joined', numbers=('lpips_alex',))
   assert first['folder'] == more['folder'] == str(
       place / 'joined' / 'evaluation')
   with np.load(pathlib.Path(more['folder']) / '3.npz') as columns:
     assert columns['lpips_alex'].shape == columns['psnr'].shape == (COUNT,)
-  less = measure(place, 'joined', numbers=())  # Would take LPIPS away.
+  # Would take LPIPS away.
+  less = measure(place, 'joined', numbers=('released_psnr',))
   assert less['folder'] != more['folder']
 
 
-def test_features_of_originals_are_taken_once(place, result, monkeypatch):
+def test_a_second_evaluation_takes_no_features_of_originals(
+    place, result, monkeypatch):
   def again(*_):
     raise AssertionError('the originals went through the network again')
   monkeypatch.setattr(evaluation.Reconstruction, '_originals', again)
   other = measure(place, batch_size=16)
   assert numbers_of(other) == numbers_of(result)
-  with pytest.raises(AssertionError, match='originals went'):
-    measure(place, reference=str(place / 'elsewhere'))
-
-
-def test_a_damaged_cache_is_filled_again(place, result, tmp_path):
-  first = measure(place, reference=str(tmp_path))
-  file, = tmp_path.iterdir()
-  whole = file.read_bytes()
-  file.write_bytes(whole[:100])
-  assert numbers_of(measure(place, reference=str(tmp_path))) == numbers_of(
-      first)
-  assert file.read_bytes() == whole
 
 
 def test_training_measures_them_when_they_are_due(place, tmp_path):
   config = runs.tiny(data__resolution=32,
                      evaluation__numbers=('lpips_alex', 'rfid', 'ris'),
-                     evaluation__every=2, evaluation__numbers_every=4)
+                     evaluation__every=1, evaluation__numbers_every=2,
+                     total_steps=3, checkpoint__every=9)
   trainer.train(config, tmp_path, say=lambda line: None)
   at = {name: [line['step'] for line in runs.lines(tmp_path)
                if f'eval/{name}' in line]
         for name in ('psnr', 'lpips_alex', 'rfid', 'ris_absent')}
-  assert at == {'psnr': [0, 2, 4, 6], 'lpips_alex': [0, 4, 6],
-                'rfid': [0, 4, 6], 'ris_absent': [0, 4, 6]}
+  assert at == {'psnr': [0, 1, 2, 3], 'lpips_alex': [0, 2, 3],
+                'rfid': [0, 2, 3], 'ris_absent': [0, 2, 3]}
   stored = json.loads((tmp_path / 'evaluation/protocol.json').read_text())
   done = json.loads((tmp_path / 'DONE').read_text())['metrics']
   assert done['eval/rfid_protocol'] == stored['ids']['rfid']

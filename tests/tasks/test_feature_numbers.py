@@ -1,0 +1,95 @@
+"""Numbers of features on a subset, their protocol, and the originals' cache."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests import runs, stand_ins
+from vitok import data
+from vitok.interop import weights
+from vitok.metrics import image as image_metrics
+from vitok.metrics import protocol
+from vitok.tasks import feature_numbers
+
+NAMES = ('rfid', 'rfid_infinity', 'rkid')
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+  stand_ins.install(monkeypatch, tmp_path / 'weights')
+  return tmp_path
+
+
+def measure(place, names=NAMES, originals=True, **changes):
+  """Of the examples in negative, which stand for a reconstruction."""
+  config = runs.tiny(**{'evaluation__reference': str(place / 'cache')} | {
+      f'evaluation__{key}': value for key, value in changes.items()})
+  sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  matrix = weights.load('inception_fid')['w']
+
+  def features(image):
+    return stand_ins.features(matrix, image_metrics.to_uint8(image), np)
+
+  def made(network, batch):
+    assert network == 'inception_fid'
+    return features(-batch['image']), {
+        name: np.asarray(batch[name]) for name in ('mask', 'index', 'group')}
+
+  def of_originals(network, batch):
+    assert originals, 'the originals went through the network again'
+    return features(batch['image'])
+  batches = data.eval_batches(config, sharding).spread(
+      feature_numbers.examples(config).evaluation.count)
+  values, definitions, absent = feature_numbers.measure(
+      config, names, batches, made, of_originals)
+  measured = protocol.Protocol.from_config(
+      config, config.evaluation.count,
+      data.fingerprint(config, 'evaluation'), definitions)
+  return values, measured, absent
+
+
+def test_features_of_some_examples_are_as_if_no_more_were_evaluated(place):
+  some, fewer, _ = measure(place, features=8)
+  all_, few, _ = measure(place, count=8)
+  every, more, _ = measure(place, features=100)  # There are 24.
+  assert some == all_ != every
+  assert fewer.of('rfid') == few.of('rfid') != more.of('rfid')
+  assert fewer.of('rfid').count == 8 and more.of('rfid').count == 24
+  assert fewer.of('psnr') == more.of('psnr') != few.of('psnr')
+  assert protocol.Protocol.from_json(fewer.to_json()) == fewer
+
+
+def test_a_number_without_enough_examples_is_absent(place):
+  values, measured, absent = measure(place, features=8)
+  assert 'needs 20' in absent['rfid_infinity']
+  assert set(measured.numbers) == {'rfid', 'rkid'}
+  assert 'rfid_infinity' not in values
+  values, _, absent = measure(place, features=1)
+  assert set(absent) == set(NAMES) and not values
+
+
+def test_originals_are_taken_once_and_a_damaged_file_is_replaced(place):
+  first, *_ = measure(place)
+  file, = (place / 'cache').iterdir()
+  whole = file.read_bytes()
+  assert measure(place, originals=False)[0] == first
+  with pytest.raises(AssertionError, match='again'):  # Of other examples.
+    measure(place, originals=False, features=10)
+  file.write_bytes(whole[:100])
+  assert measure(place)[0] == first
+  assert file.read_bytes() == whole
+
+
+def test_by_default_originals_lie_beside_the_weights(place):
+  measure(place, reference='')
+  assert len(list((place / 'weights' / 'references').iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(place):
+  (place / 'cache').write_text('a file, no folder')
+  assert 'rfid' in measure(place)[0]
+
+
+def test_errors_are_of_examples_and_of_groups(place):
+  values, *_ = measure(place, names=('rkid',))
+  assert 0 < values['rkid_se'] != values['rkid_se_group'] > 0
