@@ -250,7 +250,8 @@ def joined(saved):
 
 REPLACES = dict(
     name='less', rule='replaces', x=['code_floats', 'together'], margin=0.1,
-    arms=['apart'], convergence=dict(absolute=0.05), text='Clips need fewer floats than their frames do.')
+    arms=['apart'], convergence=dict(absolute=0.05),
+    text='Clips need fewer floats than their frames do.')
 
 
 @pytest.mark.parametrize('saved, word', [(1.2, 'holds'), (0, 'does not hold')])
