@@ -9,11 +9,12 @@ import itertools
 import math
 
 import jax
+import jax.numpy as jnp
 from etils import epath
 
 from vitok import config as config_lib
 from vitok import data, errors, files, sizes, tasks
-from vitok.training import checkpoints, mesh, optimizers, step
+from vitok.training import checkpoints, divergence, mesh, optimizers, step
 
 _MOST = 2**31 - 1  # Of what devices count in int32.
 
@@ -61,6 +62,9 @@ _RANGES = {
     'checkpoint.every': (1, _MOST),
     'checkpoint.keep': (1, _MOST),
     'checkpoint.keep_every': (0, _MOST),
+    'divergence.limit': (0, _MOST),
+    'divergence.above': (-1e30, 1e30),
+    'divergence.patience': (1, _MOST),
     'logging.every': (1, _MOST),
     'logging.watchdog': (0, _MOST),
     'profile.first': (0, _MOST),
@@ -101,6 +105,7 @@ def check(config, part='all'):
     _check_optimizer(config)
     _check_rows(config)
     _check_profile(config)
+    divergence.check(config.divergence)
     tuple(task.weights)  # Refuses what is not there.
     if config.init_subtree and not config.init_from:
       raise errors.InputError('config.init_subtree', config.init_subtree,
@@ -110,6 +115,8 @@ def check(config, part='all'):
   if any(leaves[key] != usual[key] for key in _OF_STATE):
     _check_state(config, task)
   data.check(config, part)
+  if part == 'all' and config.divergence.metric:
+    _check_guard(config, task)
 
 
 def check_workdir(workdir, config, *, extend=False):
@@ -213,6 +220,23 @@ def _check_cadence(evaluation):
         'config.evaluation.numbers_every', numbers,
         f'is no multiple of config.evaluation.every={every}',
         -(-numbers // every) * every if every else 0)
+
+
+def _check_guard(config, task):
+  """The guarded metric must be one of the update's; traced, no device."""
+  run = jax.eval_shape(lambda: step.Run(jax.random.key(0), jnp.float32(1),
+                                        jnp.float32(1)))
+  state = mesh.unbox(jax.eval_shape(
+      lambda run: step.init(task, config, run), run))
+  batch = {name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]),
+                                      x.dtype)
+           for name, x in data.host_batch(config, 0, rows=[0]).items()}
+  frozen = {name: jax.eval_shape(ref.load)
+            for name, ref in task.weights.items()}
+  _, made = jax.eval_shape(step.make(task, config), state, batch, frozen, run)
+  errors.one_of('config.divergence.metric', config.divergence.metric, tuple(
+      f'train/{name}' for name, value in sorted(made.items())
+      if value.shape == () and name != 'committed'))
 
 
 def _check_mesh(config):

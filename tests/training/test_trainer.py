@@ -10,7 +10,7 @@ from jax._src import array as jax_array
 
 from tests import runs
 from vitok import data, errors
-from vitok.training import checkpoints, preemption, trainer
+from vitok.training import checkpoints, divergence, preemption, trainer
 
 
 @pytest.fixture(scope='module')
@@ -147,7 +147,7 @@ def poisoned(monkeypatch, step, pixel):
 def test_a_non_finite_loss_stops_and_leaves_the_last_good_checkpoint(
     programs, tmp_path, monkeypatch):
   poisoned(monkeypatch, 4, np.nan)
-  with pytest.raises(trainer.NonFiniteError, match='up to step 6'):
+  with pytest.raises(divergence.NonFiniteError, match='up to step 6'):
     trainer.train(runs.tiny(evaluation__every=0), tmp_path,
                   programs=programs)
   params, _, step = checkpoints.restore_params(tmp_path)

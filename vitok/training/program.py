@@ -24,7 +24,7 @@ PyTree = Any
 # read them, or a run would get the values of the one that was compiled.
 _FREE = ('seed', 'total_steps', 'optimizer.learning_rate', 'checkpoint.',
          'logging.', 'profile.', 'evaluation.every', 'init_from',
-         'init_subtree', 'data.workers', 'data.prefetch')
+         'init_subtree', 'data.workers', 'data.prefetch', 'divergence.')
 
 
 def signature(config: Any) -> str:
@@ -89,10 +89,18 @@ class Program:
         key=jax.random.key(0), total_steps=jnp.float32(0),
         learning_rate=jnp.float32(0)))
 
-  def run_arguments(self, config: Any) -> step_lib.Run:
-    """The arguments by which `config` differs from others of the program."""
+  def run_arguments(self, config: Any, rewinds: int = 0) -> step_lib.Run:
+    """The arguments by which `config` differs from others of the program.
+
+    Args:
+      config: of the run.
+      rewinds: how often the run went back; steps have other noise each time.
+    """
+    key = jax.random.key(config.seed)
+    if rewinds:  # Stream 3 of the run's key; `step` says what the others are.
+      key = jax.random.fold_in(jax.random.fold_in(key, 3), rewinds)
     # As NumPy: an array of one process cannot be put on the devices of all.
-    data = np.asarray(jax.random.key_data(jax.random.key(config.seed)))
+    data = np.asarray(jax.random.key_data(key))
     data, total_steps, learning_rate = jax.device_put(
         (data, np.float32(config.total_steps),
          np.float32(config.optimizer.learning_rate)), self.replicated)

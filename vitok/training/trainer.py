@@ -19,15 +19,11 @@ from vitok import config as config_lib
 from vitok import data, files, tasks, validation
 from vitok.training import checkpoints as checkpoints_lib
 from vitok.training import clock as clock_lib
+from vitok.training import divergence, provenance, starting, watchdog, writers
 from vitok.training import preemption as preemption_lib
 from vitok.training import program as program_lib
-from vitok.training import provenance, starting, watchdog, writers
 
 DONE = 'DONE'
-
-
-class NonFiniteError(FloatingPointError):
-  """A loss or gradient is not finite; the last checkpoint is untouched."""
 
 
 class _Preempted(Exception):
@@ -55,15 +51,17 @@ def train(config: Any, workdir: Any, *, extend: bool = False,
 
   Raises:
     errors.InputError: before a device is touched, for an unfit config.
-    NonFiniteError: training diverged.
+    divergence.DivergedError: training diverged.
+    data.UnreadableError: a record cannot be read.
     checkpoints.CheckpointError, checkpoints.TreeMismatchError: see there.
   """
   clock = clock_lib.Clock()
   workdir = epath.Path(workdir)
   validation.check(config)
-  if config.init_from:  # To go on from another folder is to go on.
-    config = config.copy_and_resolve_references()
-    config.init_from = str(checkpoints_lib.absolute(config.init_from))
+  config = config.copy_and_resolve_references()
+  for group, key in ((config, 'init_from'), (config.tokenizer, 'workdir')):
+    if group[key]:  # To go on from another folder is to go on.
+      group[key] = str(checkpoints_lib.absolute(group[key]))
   validation.check_workdir(workdir, config, extend=extend)
   done = _read_done(workdir)
   if done is not None and done['step'] >= config.total_steps:
@@ -82,6 +80,8 @@ class _Run:
     made: metrics of the update that made the present state: on the device,
       read back from a checkpoint, or None at step 0.
     values: evaluation of the present state, {} if it was not evaluated.
+    rewinds: [{'from', 'to' (steps), 'skipped' (batches), 'reason'}], how often
+      the run has gone back; see `divergence`.
   """
 
   def __init__(self, config, workdir, programs, clock, preemption, say, label,
@@ -111,7 +111,9 @@ class _Run:
         self.program.mesh.size, label, self.say)
     self.step, self.made, self.values = 0, None, {}
     self.origin = None  # Where `init_from` came from.
-    self.state = self._restore() or self._start()
+    self.rewinds, self.guard = [], divergence.Guard(config.divergence)
+    self.batches = None
+    self._place()
     self.tensorboard = None
     if self.first_process:
       self._write_description()
@@ -119,10 +121,8 @@ class _Run:
         with clock.at('start'):
           self.tensorboard = writers.TensorBoard(workdir)
           stack.callback(self.tensorboard.close)
-    with clock.at('data'):
-      self.batches = data.train_batches(
-          config, self.program.batch_sharding, start=self.step)
-    stack.callback(self.batches.close)
+    self._open_batches()
+    stack.callback(lambda: self.batches.close())
     self.tracing = False
     stack.callback(self._stop_trace)
     stack.enter_context(watchdog.Watchdog(
@@ -130,9 +130,16 @@ class _Run:
         lambda: (self.step, clock.bucket), self.say))
 
   def loop(self) -> dict[str, Any]:
-    total = self.config.total_steps
-    step_function = None
     self.clock.enter('step')
+    while True:
+      try:
+        return self._advance()
+      except (divergence.DivergedError, data.UnreadableError) as error:
+        self._go_back(error)
+
+  def _advance(self):
+    """The loop until the end, a stop, or an error."""
+    total, step_function = self.config.total_steps, None
     while True:
       try:
         if self._evaluation_due():
@@ -153,10 +160,40 @@ class _Run:
       self._profile()
       with jax.transfer_guard('disallow'):
         self.state, made = step_function(
-            self.state, batch, self.program.frozen, self.arguments)
+            self.state, batch, self.program.frozen, self.noise)
       # The device is busy with the next update: now read the last one.
       self._write_line()
       self.step, self.made, self.values = self.step + 1, made, {}
+
+  def _go_back(self, error):
+    """Takes the run to its newest checkpoint, or raises the error."""
+    policy = self.config.divergence
+    if policy.action == 'stop' or (isinstance(error, data.UnreadableError)
+                                   and jax.process_count() > 1):
+      raise error
+    if len(self.rewinds) >= policy.limit:
+      error.add_note(f'stopped after {len(self.rewinds)} rewinds')
+      raise error
+    broke, before = self.step, self.rewinds
+    self.batches.close()
+    self._place()
+    one = {'from': broke, 'to': self.step, 'reason': str(error), 'skipped': 0}
+    if policy.action == 'skip':  # With the one that could not be read.
+      one['skipped'] = broke - self.step + isinstance(
+          error, data.UnreadableError)
+    self.rewinds = [*before, one]
+    self._open_batches()
+    self.say(f'{error}; rewind {len(self.rewinds)} of {policy.limit}: goes on '
+             f'from step {self.step}' + (
+                 f', past {one["skipped"]} batches' if one['skipped'] else ''))
+
+  def _open_batches(self):
+    """Opens the data at the present step, with the noise that belongs there."""
+    self.noise = self.program.run_arguments(self.config, len(self.rewinds))
+    with self.clock.at('data'):
+      self.batches = data.train_batches(
+          self.config, self.program.batch_sharding, start=self.step + sum(
+              one['skipped'] for one in self.rewinds))
 
   def _device_is_busy(self) -> bool:
     """Whether the newest update is still being computed."""
@@ -194,11 +231,12 @@ class _Run:
     made = {name: value.item() if value.ndim == 0 else value.tolist()
             for name, value in jax.device_get(self.made).items()}
     if made.pop('committed') != self.step:
-      raise NonFiniteError(
+      raise divergence.NonFiniteError(
           f'{self.workdir}: the gradient of an update up to step {self.step} '
-          f'is not finite (loss {made.get("loss")}); nothing of it was kept, '
-          f'the newest checkpoint is in {self.checkpoints.directory}')
+          f'is not finite ({divergence.not_finite(made)}); nothing of it was '
+          f'kept, the newest checkpoint is in {self.checkpoints.directory}')
     self.made = {f'train/{name}': value for name, value in made.items()}
+    self.guard.read(self.step, self.made)
     return self.made
 
   def _write_line(self):
@@ -210,6 +248,8 @@ class _Run:
       return
     seconds = self.clock.read()
     line = self._read_made() | self.values
+    if self.rewinds:
+      line['train/rewinds'] = len(self.rewinds)
     self.progress(step, line, seconds)
     line |= {f'clock/{name}': round(s, 3) for name, s in seconds.items()}
     self.log.write(step, line)
@@ -224,6 +264,8 @@ class _Run:
         its metrics then travel in the checkpoint, not in the log.
     """
     made = self._read_made()
+    if self.guard.above and self.step < self.config.total_steps:
+      return  # Of a run that may be diverging: to go back there is no use.
     if not unfinished:
       self._write_line()
     self.log.flush()
@@ -234,6 +276,7 @@ class _Run:
           'seconds': self.clock.read(),
           'made': made,
           'origin': self.origin,
+          'rewinds': self.rewinds,
           'data': data.fingerprint(self.config),
           'provenance': provenance.describe(self.program.abstract),
           'frozen': {name: ref.sha256 for name, ref in
@@ -255,26 +298,39 @@ class _Run:
     done = {'step': self.step, 'seconds': self.clock.read(),
             'metrics': {name: value for name, value in last.items()
                         if name.startswith('eval/')}}
+    if self.rewinds:
+      done['rewinds'] = self.rewinds
     if self.first_process:
       files.write_text(self.workdir / DONE, json.dumps(done, indent=2) + '\n')
     return done
 
-  def _restore(self):
-    """The state of the newest whole checkpoint, or None."""
+  def _place(self):
+    """Puts the run at its newest whole checkpoint, or at step 0."""
+    self.state = None  # Its memory is needed.
+    self.values, self.guard.above = {}, 0
     with self.clock.at('checkpoint'):
       restored = self.checkpoints.restore(self.program.abstract)
     if restored is None:
-      return None
-    state, meta, self.step = restored
-    self.clock.resume(meta['seconds'])
+      self.step, self.made = 0, None
+      self.state = self._start()
+      return
+    self.state, meta, self.step = restored
+    if self.batches is None:  # Not in this session.
+      self.clock.resume(meta['seconds'])
     self.made, self.origin = meta['made'] or None, meta['origin']
+    self.rewinds = meta.get('rewinds', [])
     here = data.fingerprint(self.config)
     if meta['data'] != here:
       raise checkpoints_lib.CheckpointError(
           f'{self.workdir}: the data have changed since step {self.step}: '
           f'fingerprint {meta["data"]} then, {here} now')
+    for name, ref in self.program.task.weights.items():
+      if meta['frozen'].get(name, ref.sha256) != ref.sha256:
+        raise checkpoints_lib.CheckpointError(
+            f'{self.workdir}: {name} ({ref.source}) is another network than '
+            f'at step {self.step}: SHA-256 {meta["frozen"][name]} then, '
+            f'{ref.sha256} now')
     self.log.drop_after(self.step)
-    return state
 
   def _start(self):
     """The state of step 0; from another run's parameters if configured."""
@@ -303,7 +359,7 @@ class _Run:
   def _profile(self):
     """Starts and stops the trace of `config.profile`."""
     first, steps = self.config.profile.first, self.config.profile.steps
-    if steps and self.step == first:
+    if steps and self.step == first and not self.tracing:
       jax.profiler.start_trace(str(self.workdir / 'profile'))
       self.tracing = True
     elif self.tracing and self.step >= first + steps:
