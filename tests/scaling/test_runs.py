@@ -113,6 +113,52 @@ def test_two_protocols_are_not_compared(workdir):
     runs.load_runs(workdir)
 
 
+def _measure(workdir, unit, numbers, **definition):
+  """Adds numbers to a unit's last evaluation, as `vitok.evaluate` does."""
+  folder = workdir / unit / 'evaluation'
+  definition = dict(network='inception_fid', count=0, data='') | definition
+  ids = {name: str(sorted(definition.items())) for name in numbers}
+  (folder / 'protocol.json').write_text(json.dumps(dict(
+      id=f'all {ids}', ids={'psnr': 'abc'} | ids, count=240, psnr='per frame',
+      numbers={name: definition for name in numbers})))
+  (folder / '400.json').write_text(json.dumps(dict(metrics={
+      f'eval/{name}': value for name, value in numbers.items()})))
+  return runs.load_runs(workdir)
+
+
+def test_numbers_of_networks_are_columns_with_what_is_absent(workdir):
+  path = workdir / 'p8c2-s0/evaluation/400.npz'
+  np.savez(path, **dict(np.load(path)), lpips=np.full(240, .25))
+  row, other = table.rows(_measure(workdir, 'p8c2-s0', {
+      'rkid': .5, 'rkid_se': .01, 'ris_absent': 'get its network'}))
+  assert (row['lpips'], row['rkid'], row['rkid_se']) == (.25, .5, .01)
+  assert row['absent'] == 'ris' and row['rfid'] is None
+  assert row['psnr'] == pytest.approx(20, abs=.2)
+  assert other['lpips'] is other['rkid'] is None and other['absent'] == ''
+
+
+def test_only_equal_definitions_of_a_number_are_compared(workdir):
+  _measure(workdir, 'p8c2-s0', {'rkid': .5})
+  _measure(workdir, 'p8c4-s0', {'lpips': .5})  # Another number: no conflict.
+  with pytest.raises(errors.InputError, match=(
+      "p8c2-s0 for rkid.*count is 64 and 240, network is 'else' and 'incep")):
+    _measure(workdir, 'p8c4-s0', {'rkid': .5}, network='else', count=64)
+
+
+def test_null_models_have_the_definitions_of_the_units(workdir):
+  sweep = _measure(workdir, 'p8c2-s0', {'rkid': .5})
+  path = workdir / 'nulls.json'
+  held = json.loads(path.read_text())
+  held['rows'][0] |= dict(rkid=.7, lpips=.3)
+  ids = sweep.runs[0].measured['ids']
+  path.write_text(json.dumps(held | dict(ids=ids)))
+  row = table.rows(runs.load_runs(workdir))[0]
+  assert (row['pca_rkid'], row['pca_lpips']) == (.7, .3)
+  path.write_text(json.dumps(held | dict(ids=ids | {'rkid': 'else'})))
+  with pytest.raises(errors.InputError, match='nulls.json.*p8c2-s0 for rkid'):
+    runs.load_runs(workdir)
+
+
 def test_other_images_are_not_compared(workdir):
   path = workdir / 'p8c4-s0/evaluation/400.npz'
   arrays = dict(np.load(path))

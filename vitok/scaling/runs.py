@@ -19,7 +19,7 @@ from vitok.scaling import claims as claims_lib
 DONE, FAILED = 'DONE', 'FAILED'
 # What an evaluation must hold, and what it may.
 _NEEDED = ('index', 'group', 'psnr', 'mse')
-_PER_IMAGE = (*_NEEDED, 'ssim', 'kl_bits')
+_PER_IMAGE = (*_NEEDED, 'ssim', 'kl_bits', 'lpips', 'lpips_alex')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,10 @@ class Run:
     done: last step, last metrics, seconds by clock bucket.
     curve: lines of metrics.jsonl that hold an evaluation, by rising step.
     images: per-image arrays of the last evaluation by name.
-    protocol: id of the evaluation protocol.
+    numbers: what that evaluation measured, by name: 'psnr', 'rkid', ...; with
+      the reason, '<number>_absent' of those that could not be measured.
+    protocol: id of the evaluation protocol, as far as images need it.
+    measured: the whole protocol, as `evaluation/protocol.json` holds it.
   """
   name: str
   path: epath.Path
@@ -47,7 +50,9 @@ class Run:
   done: dict = dataclasses.field(default_factory=dict)
   curve: tuple = ()
   images: dict = dataclasses.field(default_factory=dict)
+  numbers: dict = dataclasses.field(default_factory=dict)
   protocol: str = ''
+  measured: dict = dataclasses.field(default_factory=dict)
 
   def pictures(self) -> tuple[np.ndarray, np.ndarray] | None:
     """Originals and reconstructions, uint8 NxTxHxWxC, if they were kept."""
@@ -68,7 +73,7 @@ class Sweep:
     runs: in the order of sweep.json.
     price: price.json, or {}.
     nulls: rows of nulls.json, each with an array `psnr_per_image` over the
-      images `null_index`.
+      images `null_index`, and `lpips_per_image` where LPIPS was measured.
   """
   path: epath.Path
   info: dict
@@ -118,7 +123,8 @@ def load_runs(workdir) -> Sweep:
   nulls = _json(path / 'nulls.json')
   arrays = _arrays(path / 'nulls.npz')
   _same_evaluation([run for run in runs if run.state == 'done'], nulls, arrays)
-  rows = tuple(row | {'psnr_per_image': arrays.get(f'{row["key"]}/psnr')}
+  rows = tuple(row | {f'{name}_per_image': arrays.get(f'{row["key"]}/{name}')
+                      for name in ('psnr', 'lpips', 'lpips_alex')}
                for row in nulls.get('rows', ()))
   return Sweep(path, info, claims_lib.parse(info.get('claims', ())), runs,
                _json(path / 'price.json'), rows,
@@ -144,7 +150,8 @@ def _run(path, unit):
       run, state=state, error=error, config=_flat(config), model=model,
       done=done, curve=tuple(line for line in log(path / 'metrics.jsonl')
                              if 'eval/psnr' in line), images=images,
-      protocol=str(protocol.get('id', '')))
+      numbers=_numbers(path, done), protocol=_ids(protocol).get('psnr', ''),
+      measured=protocol)
 
 
 def _evaluation(path, done, protocol):
@@ -163,16 +170,48 @@ def _evaluation(path, done, protocol):
   return images
 
 
+def _numbers(path, done):
+  """The last evaluation's: of training, then of `vitok.evaluate` after it."""
+  again = _json(path / 'evaluation' / f'{done["step"]}.json') if done else {}
+  metrics = done.get('metrics', {}) | again.get('metrics', {})
+  return {name.removeprefix('eval/'): value for name, value in metrics.items()
+          if name.startswith('eval/')}
+
+
+def _ids(protocol):
+  """{number: id of its protocol}; PSNR stands for all that need images only."""
+  whole = {'psnr': str(protocol['id'])} if 'id' in protocol else {}
+  return whole | protocol.get('ids', {})
+
+
+def _differences(number, a, b):
+  """What differs between the protocols of a number, in words."""
+  def fields(protocol):
+    mine = protocol.get('numbers', {}).get(number, {})
+    whole = {name: value for name, value in protocol.items() if name not in (
+        'id', 'ids', 'numbers', 'source', *(('psnr', 'ssim') * bool(mine)))}
+    return whole | {name: value for name, value in mine.items()
+                    if value or name not in ('count', 'data')}
+  a, b = fields(a), fields(b)
+  return ', '.join(f'{name} is {b.get(name)!r} and {a.get(name)!r}'
+                   for name in sorted(a | b) if a.get(name) != b.get(name))
+
+
 def _same_evaluation(runs, nulls, arrays):
   """Numbers of two protocols, or over other images, are not comparable."""
   if not runs:
     return
-  first = runs[0]
-  for run in runs[1:]:
-    if run.protocol != first.protocol:
-      raise errors.InputError(
-          str(run.path / 'evaluation' / 'protocol.json'), run.protocol,
-          f'is not the protocol of {first.name}: {first.protocol!r}')
+  first, known = runs[0], {}
+  for run in runs:
+    for number, id_ in _ids(run.measured).items():
+      other = known.setdefault(number, run)
+      theirs = _ids(other.measured)[number]
+      if id_ != theirs:
+        told = _differences(number, other.measured, run.measured)
+        raise errors.InputError(
+            str(run.path / 'evaluation' / 'protocol.json'), id_,
+            f'is not the protocol of {other.name} for {number}: {theirs!r}'
+            + f' ({told})' * bool(told))
     if not np.array_equal(run.images['index'], first.images['index']):
       raise errors.InputError(
           str(run.path), None, f'was not evaluated on the images of '
@@ -180,6 +219,11 @@ def _same_evaluation(runs, nulls, arrays):
   if nulls and nulls.get('protocol', first.protocol) != first.protocol:
     raise errors.InputError('nulls.json', nulls['protocol'],
                             f'is not the protocol of {first.name}')
+  for number, id_ in nulls.get('ids', {}).items():
+    theirs = _ids(known[number].measured)[number] if number in known else id_
+    if theirs != id_:
+      raise errors.InputError('nulls.json', id_, 'is not the protocol of '
+                              f'{known[number].name} for {number}: {theirs!r}')
   if arrays and not np.array_equal(arrays.get('index'), first.images['index']):
     raise errors.InputError('nulls.npz', None,
                             f'is not over the images of {first.name}')

@@ -35,14 +35,25 @@ COLUMNS = {
     'psnr': 'dB, mean over images', 'ssim': '', 'mse': 'on [0, 1]',
     'log2_mse': 'of that mean', 'images': 'evaluated',
     'groups': 'independent ones',
+    'lpips': 'VGG16, mean over images', 'lpips_alex': 'AlexNet, likewise',
+    'rkid': 'of features of images and their originals',
+    'rkid_se': 'its standard error', 'rfid': 'likewise',
+    'rfid_infinity': 'without its bias', 'rfid_frame': 'mean over frames',
+    'rfvd': '', 'ris': '',
+    'absent': 'numbers that could not be measured',
     'kl_bits': 'KL of the code in bits, mean over images',
     'coded_bits': 'entropy-coded means that lose at most 0.1 dB',
     'pca_psnr': 'dB, of patch PCA with the same patch and floats',
+    'pca_lpips': '', 'pca_rkid': '',
     'below_pca': 'mean of its seeds below it: limited by optimisation',
     'seconds': 'wall clock of the unit', 'priced_seconds': 'before the run',
     **{f'seconds_{bucket}': '' for bucket in (
         'start', 'compile', 'step', 'data', 'eval', 'checkpoint', 'report')},
 }
+
+# Of all images together, so that no image has a value of its own.
+_OF_SETS = ('rkid', 'rkid_se', 'rfid', 'rfid_infinity', 'rfid_frame', 'rfvd',
+            'ris')
 
 
 def rows(sweep: runs_lib.Sweep) -> list[dict]:
@@ -112,12 +123,15 @@ def _row(run, price, pca):
   if run.state != 'done':
     return row
   images = run.images
-  for name in ('psnr', 'ssim', 'mse', 'kl_bits'):
+  for name in ('psnr', 'ssim', 'mse', 'kl_bits', 'lpips', 'lpips_alex'):
     mean = float(np.mean(images.get(name, np.nan), dtype=np.float64))
     row[name] = None if np.isnan(mean) else mean  # SSIM of tiny images is nan.
   row.update(images=len(images['index']), steps=run.done['step'],
              groups=len(np.unique(images['group'])),
-             coded_bits=run.done.get('metrics', {}).get('eval/coded_bits'))
+             coded_bits=run.numbers.get('coded_bits'),
+             absent=' '.join(name.removesuffix('_absent') for name in
+                             run.numbers if name.endswith('_absent')))
+  row |= {name: run.numbers.get(name) for name in _OF_SETS}
   if row['mse']:
     row['log2_mse'] = float(np.log2(row['mse']))
   seconds = run.done.get('seconds', {})
@@ -128,7 +142,7 @@ def _row(run, price, pca):
   null = pca.get((row['tubelet'], row['patch'],
                   row['code_floats'] // patches))
   if null is not None:
-    row['pca_psnr'] = null['psnr']
+    row |= {f'pca_{name}': null.get(name) for name in ('psnr', 'lpips', 'rkid')}
   return row
 
 
