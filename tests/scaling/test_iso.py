@@ -71,6 +71,14 @@ def test_a_budget_without_an_interior_best_is_refused(best, bend, why):
   assert '1e+12' in str(refused.value)
 
 
+def test_a_budget_whose_best_unit_is_below_its_pca_is_refused():
+  found = data(grows(0.5))
+  for row in found.rows:
+    row['below_pca'] = row['budget'] == 4e12
+  with pytest.raises(errors.InputError, match='4e.12.*below its own patch'):
+    iso.power_law(found, 'parameters', 'budget', 'psnr')
+
+
 def test_few_budgets_and_few_sizes_are_refused():
   with pytest.raises(errors.InputError, match='2 values'):
     iso.power_law(data(grows(0.5), budgets=(1e12, 2e12)), 'parameters',
@@ -90,7 +98,7 @@ def test_the_distance_to_the_nearer_end_is_measured():
   assert np.all(value_R == 0)
 
 
-NAMES = iso.towers((48, 96), ((1, 1), (1, 2), (2, 4)), heads=48, patch=4,
+NAMES = iso.towers((48, 96), ((1, 1), (1, 2), (2, 4)), head=48, patch=4,
                    channels=2)
 RUN = dict(resolution=32, batch=32, steps=(50, 2000))
 

@@ -122,7 +122,7 @@ def power_law(data: fits.Data, x: str, budget: str, y: str, *,
 
   Raises:
     InputError: fewer than three budgets, too few sizes in one, or one whose
-      best size is not inside the sizes run.
+      best size is not inside the sizes run or is below its own patch PCA.
   """
   budgets = sorted({row[budget] for row in data.rows})
   if len(budgets) < 3:
@@ -130,9 +130,9 @@ def power_law(data: fits.Data, x: str, budget: str, y: str, *,
                             'law needs 3')
   curves = []
   for value in budgets:
+    part = data.where(**{budget: value})
     try:
-      found = curve(data.where(**{budget: value}), x, y, budget=value,
-                    least=least)
+      found = curve(part, x, y, budget=value, least=least)
     except errors.InputError as error:
       raise errors.InputError(f'{budget} {value:.3g}', None,
                               str(error)) from error
@@ -142,6 +142,11 @@ def power_law(data: fits.Data, x: str, budget: str, y: str, *,
           f'{budget} {value:.3g}', None, f'the best {x} is not inside what was '
           f'run: inside in {found.inside:.0%} of the replicates, '
           f'{level:.0%} needed')
+    top = part.rows[int(np.argmax(sign(y) * part.y_U))]
+    if top.get('below_pca'):
+      raise errors.InputError(
+          f'{budget} {value:.3g}', None,
+          f'even its best unit, {top["unit"]}, is below its own patch PCA')
     curves.append(found)
   logs = np.log2(np.array(budgets, float))
   weights = (logs - logs.mean()) / np.sum((logs - logs.mean())**2)
@@ -197,17 +202,17 @@ def candidates(budget: float, names: Iterable[str], *, resolution: int,
 
 
 def towers(widths: Iterable[int], depths: Iterable[tuple[int, int]], *,
-           heads: int, patch: int, channels: int) -> list[str]:
+           head: int, patch: int, channels: int) -> list[str]:
   """Names of every width with every (encoder, decoder) depth.
 
   Args:
     widths: of both towers.
     depths: pairs.
-    heads: width of an attention head.
+    head: width of an attention head.
     patch, channels: of the code.
   """
   return [str(sizes.Size(
-      *(sizes.Tower(width, depth, width // heads) for depth in pair), 1, patch,
+      *(sizes.Tower(width, depth, width // head) for depth in pair), 1, patch,
       channels)) for width, pair in itertools.product(widths, depths)]
 
 
