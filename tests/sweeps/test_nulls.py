@@ -4,6 +4,7 @@ import pathlib
 import numpy as np
 import pytest
 
+from tests import stand_ins
 from vitok import data, errors, sweeps
 from vitok.metrics import protocol
 from vitok.models import autoencoder
@@ -120,6 +121,33 @@ def test_rows_and_arrays_have_the_schema_of_the_report(swept):
   measured = protocol.Protocol.from_config(
       configs[0], 12, data.fingerprint(configs[0], 'evaluation'))
   assert held['protocol'] == measured.id
+
+
+def test_numbers_of_networks_are_measured_of_null_models_too(
+    swept, monkeypatch, tmp_path):
+  stand_ins.install(monkeypatch, tmp_path)
+  monkeypatch.setattr(nulls, 'TRAIN_IMAGES', 16)
+  config = swept[0][0].copy_and_resolve_references()
+  config.unlock()
+  config.evaluation.count, config.evaluation.features = 8, 4
+  config.evaluation.numbers = ('lpips_alex', 'rkid', 'ris')  # No network: ris.
+  held, arrays = nulls.compute([config])
+  assert set(held['ids']) == {'lpips_alex', 'rkid'}
+  psnr, lpips, rkid = ([row[name] for row in held['rows'] if
+                        row['model'] != 'downsample'] for name in (
+                            'psnr', 'lpips_alex', 'rkid'))
+  best, worst = np.argmax(psnr), np.argmin(psnr)
+  assert lpips[best] < lpips[worst] and rkid[best] < rkid[worst]
+  for row in held['rows']:
+    values = arrays[f'{row["key"]}/lpips_alex']
+    assert values.shape == (8,) and np.isclose(values.mean(),
+                                               row['lpips_alex'])
+  fewer = config.copy_and_resolve_references()
+  fewer.evaluation.count = 4
+  again = nulls.compute([fewer])[0]
+  assert again['ids']['rkid'] == held['ids']['rkid']
+  assert [row['rkid'] for row in again['rows']] == [
+      row['rkid'] for row in held['rows']]
 
 
 def test_null_models_are_computed_once(swept):

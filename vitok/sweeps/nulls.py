@@ -1,6 +1,7 @@
 """Null models: what a code of the same size buys without any training.
 
-Each is evaluated as the units are: same images, same rounding, same metrics.
+Each is evaluated as the units are: same images, same rounding, same metrics,
+`config.evaluation.numbers` included where their networks are there.
 
   pca         principal components of training patches, as many per patch as
               the unit has floats: the best linear code of its shape
@@ -25,10 +26,13 @@ from etils import epath
 
 from vitok import config as config_lib
 from vitok import data, errors, files, sizes
+from vitok.interop import weights
 from vitok.metrics import files as metric_files
-from vitok.metrics import protocol, reconstruction, table
+from vitok.metrics import image as image_metrics
+from vitok.metrics import networks, numbers, protocol, reconstruction, table
 from vitok.models import autoencoder
 from vitok.sweeps.experiment import Experiment
+from vitok.tasks import feature_numbers
 
 TRAIN_IMAGES = 2048  # Augmented as in training.
 _READ = 256  # Of them at a time.
@@ -94,21 +98,25 @@ def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
           _row('downsample', 0, 0, 0, math.prod(small)) | {
               'code_floats': kept},
           functools.partial(downsample, small=small))
-  columns = _evaluate(config, {key: kind[1] for key, kind in kinds.items()})
+  models = {key: kind[1] for key, kind in kinds.items()}
+  columns = _evaluate(config, models)
+  sets, definitions = _numbers(config, models)
   first = next(iter(columns.values()))
   arrays = {'index': first['index'], 'group': first['group']}
   rows = []
   for key, (row, _) in kinds.items():
-    mine = {name: columns[key][name] for name in ('psnr', 'ssim', 'mse')
-            if name in columns[key]}
+    mine = {name: values for name, values in columns[key].items()
+            if name not in ('index', 'group')}
     arrays |= {f'{key}/{name}': values for name, values in mine.items()}
     means = {name: float(values.mean(dtype=np.float64))
              for name, values in mine.items()}
-    rows.append(row | {'ssim': None} | means | {'key': key})
+    rows.append(row | {'ssim': None} | means | sets[key] | {'key': key})
   measured = protocol.Protocol.from_config(
-      config, len(first['index']), data.fingerprint(config, 'evaluation'))
-  return {'protocol': measured.id, 'train_images': TRAIN_IMAGES,
-          'rows': rows}, arrays
+      config, len(first['index']), data.fingerprint(config, 'evaluation'),
+      definitions)
+  return {'protocol': measured.of('psnr').id,
+          'ids': {name: measured.of(name).id for name in definitions},
+          'train_images': TRAIN_IMAGES, 'rows': rows}, arrays
 
 
 def check(configs) -> None:
@@ -207,17 +215,71 @@ def _row(model, tubelet, patch, channels, tokens):
               tokens=tokens, code_floats=channels * tokens)
 
 
-_measure = jax.jit(reconstruction.compare)
-
-
 def _evaluate(config, models):
   """{key: columns of its table} of functions image -> image."""
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   tables = {key: table.Table() for key in models}
-  for batch in data.eval_batches(config, here):
+  distances = {name: numbers.NUMBERS[name][1] for name in _present(config)
+               if numbers.NUMBERS[name][1] in networks.DISTANCES}
+  frozen = _frozen(distances.values())
+  for batch in _batches(config):
     image = batch['image']
-    local = {name: np.asarray(batch[name]) for name in
-             ('mask', 'index', 'group')}
     for key, model in models.items():
-      tables[key].add(jax.device_get(_measure(image, model(image))), local)
+      made = model(image)
+      values = _compare(image, made) | {
+          name: _distance(frozen, image, made, network=network)
+          for name, network in distances.items()}
+      tables[key].add(jax.device_get(values), _rows(batch))
   return {key: rows.columns() for key, rows in tables.items()}
+
+
+def _numbers(config, models):
+  """Of all images together: {key: {number: value}}, and the definitions."""
+  names = _present(config)
+  used = feature_numbers.networks_of(names)
+  frozen, sets, definitions = _frozen(used), {key: {} for key in models}, {}
+  count = feature_numbers.examples(config).evaluation.count
+  for key, model in models.items() if used else ():
+    made = lambda network, batch, model=model: (np.asarray(_features(
+        frozen, model(batch['image']), network=network)), _rows(batch))
+    originals = lambda network, batch: np.asarray(_features(
+        frozen, batch['image'], network=network))
+    sets[key], found, _ = feature_numbers.measure(
+        config, names, _batches(config).spread(count), made, originals)
+    definitions |= found
+  return sets, definitions | {
+      name: numbers.define(name, networks.sha256(numbers.NUMBERS[name][1]))
+      for name in names if numbers.NUMBERS[name][1] in networks.DISTANCES}
+
+
+def _present(config):
+  """The numbers that the config asks for and that can be measured."""
+  return [name for name in config.evaluation.numbers
+          if not networks.missing(numbers.NUMBERS[name][1])]
+
+
+def _frozen(used):
+  return {file: jax.device_put(weights.load(file)) for file in dict.fromkeys(
+      file for network in used for file in networks.files(network))}
+
+
+def _batches(config):
+  return data.eval_batches(config, jax.sharding.SingleDeviceSharding(
+      jax.local_devices()[0]))
+
+
+def _rows(batch):
+  return {name: np.asarray(batch[name]) for name in ('mask', 'index', 'group')}
+
+
+_compare = jax.jit(reconstruction.compare)
+
+
+@functools.partial(jax.jit, static_argnames='network')
+def _distance(frozen, x, y, *, network):
+  return networks.DISTANCES[network].apply(
+      frozen, image_metrics.to_uint8(x), image_metrics.to_uint8(y))
+
+
+@functools.partial(jax.jit, static_argnames='network')
+def _features(frozen, x, *, network):
+  return networks.FEATURES[network].apply(frozen, image_metrics.to_uint8(x))
