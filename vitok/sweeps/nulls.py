@@ -123,11 +123,12 @@ def check(configs) -> None:
   """Refuses configs that have no null model in common.
 
   Raises:
-    InputError: they differ in a field under `data` or `evaluation`.
+    InputError: they differ in a field under `data` or `evaluation`, other
+      than how often evaluations are.
   """
   for group in ('data', 'evaluation'):
-    if any(other[group].to_dict() != configs[0][group].to_dict()
-           for other in configs):
+    fields = [{**config[group].to_dict(), 'every': 0} for config in configs]
+    if any(other != fields[0] for other in fields):
       raise errors.InputError(
           f'config.{group}', None, 'differs between units, which therefore '
           'have no null model in common')
