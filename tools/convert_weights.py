@@ -1,24 +1,30 @@
-"""Converts published weights of tokenizers into runs, and runs into them.
+"""Converts published weights that lie here as files, and writes such files.
 
   python tools/convert_weights.py vitok_v2 --encoder=encoder.safetensors \\
       --decoder=decoder.safetensors --out=WORKDIR
   python tools/convert_weights.py vitok_v2 --workdir=RUN --out=FOLDER
+  python tools/convert_weights.py dinov2_base --file=model.safetensors
 
 The first makes a workdir that `vitok.load`, `vitok.evaluate` and `init_from`
 read as they do a trained run's checkpoint 0. Sizes are read off the tensors.
 The second writes `encoder.safetensors` and `decoder.safetensors` of a run
 whose model is of ViTok-v2's kind (`configs/vitok_v2.py`), of its moving
-average if it keeps one.
+average if it keeps one. The third puts a network for losses by features into
+the cache that `tools/fetch_weights.py` fills, from the file that its authors
+publish on the Hugging Face hub (`interop.weights.REPOSITORIES`).
 """
 
 import hashlib
 import pathlib
 
+import numpy as np
 import safetensors.numpy
 
 from vitok import config as config_lib
 from vitok import errors, files, loading, models, sizes
-from vitok.interop import vitok_v2
+from vitok.interop import vitok_v2, weights
+from vitok.models.features import dinov2
+from vitok.models.features import layers as feature_layers
 from vitok.tasks import base
 from vitok.training import checkpoints
 
@@ -28,22 +34,30 @@ def main(arguments=None):
     parser = errors.Parser(prog='python tools/convert_weights.py',
                            description=__doc__)
     add = parser.add_argument
-    add('kind', choices=('vitok_v2',))
+    add('kind', choices=('vitok_v2', *weights.REPOSITORIES))
+    add('--file', help='safetensors file of a network for losses')
     add('--encoder', help='safetensors file of a release')
     add('--decoder', help='safetensors file of a release')
     add('--workdir', help='of a run to write as a release')
-    add('--out', required=True, help='folder that is made')
+    add('--out', help='folder that is made')
     add('--resolution', type=int, default=256,
         help='pixels of config.data.resolution of the workdir')
     add('--patch_order', default=vitok_v2.PATCH_ORDERS[0],
         choices=vitok_v2.PATCH_ORDERS,
         help='how the release flattens a patch')
     flags = parser.parse_args(arguments)
+    given = {name for name in ('file', 'encoder', 'decoder', 'workdir', 'out')
+             if getattr(flags, name)}
+    if flags.kind != 'vitok_v2':
+      if given != {'file'}:
+        raise errors.InputError('command line', None,
+                                f'{flags.kind} takes --file alone')
+      cache(flags.kind, flags.file)
+      return
+    if given not in ({'encoder', 'decoder', 'out'}, {'workdir', 'out'}):
+      raise errors.InputError('command line', None, 'vitok_v2 takes --out and '
+                              'either --encoder and --decoder, or --workdir')
     out = pathlib.Path(flags.out)
-    released = bool(flags.encoder) + bool(flags.decoder)
-    if (released, bool(flags.workdir)) not in ((2, False), (0, True)):
-      raise errors.InputError('command line', None, 'takes either --encoder '
-                              'and --decoder, or --workdir')
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
       raise errors.InputError('--out', str(out), 'is there and not empty')
     if flags.workdir:
@@ -55,7 +69,7 @@ def main(arguments=None):
 
 def convert(encoder, decoder, out, resolution, patch_order):
   """Writes the workdir `out` of two files."""
-  tensors = [vitok_v2.read(path) for path in (encoder, decoder)]
+  tensors = [weights.read(path) for path in (encoder, decoder)]
   params = vitok_v2.from_published(*tensors, patch_order)
   config = config_lib.default()
   size = vitok_v2.size_of(*tensors)
@@ -91,6 +105,24 @@ def export(workdir, out, patch_order):
     files.write_bytes(out / f'{part}.safetensors',
                       safetensors.numpy.save(tensors, {'format': 'pt'}))
   print(f'{out}: {size}, step {step} of {workdir}')
+
+
+def cache(name, path):
+  """Converts the file of a network for losses into the cache."""
+  network = dinov2.make(name)
+  try:
+    params = dinov2.from_huggingface(weights.read(path), network)
+    feature_layers.check_params(
+        network, params, np.zeros((1, dinov2.PATCH, dinov2.PATCH, 3),
+                                  np.float32))
+  except ValueError as error:
+    if isinstance(error, errors.InputError):
+      raise
+    raise errors.InputError(path, None,
+                            f'is not {name}: {error}') from error
+  info = weights.save(name, params, f'{weights.REPOSITORIES[name]}, a file '
+                      f'with SHA-256 {_sha256(path)}')
+  print(f'{weights.path_of(name)}: {info.source}')
 
 
 def _sha256(path):

@@ -79,6 +79,9 @@ def default():
           ssim_weight=0.0,  # Of 1 - SSIM.
           lpips_weight=0.0,  # The paper's is 1; needs fetched weights.
           lpips_network='lpips_vgg16',  # 'lpips_alexnet' is 30 times cheaper.
+          feature_weight=0.0,  # ViTok-v2 says 500; needs converted weights.
+          feature_network='dinov2_base',
+          feature_tile=0,  # Pixels that the network sees at once; 0: all.
       ),
       # Stage 2; read by the task 'adversarial' alone.
       adversarial=dict(

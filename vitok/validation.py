@@ -28,6 +28,8 @@ _RANGES = {
     'loss.kl_weight': (0, 1e9),
     'loss.ssim_weight': (0, 1e9),
     'loss.lpips_weight': (0, 1e9),
+    'loss.feature_weight': (0, 1e9),
+    'loss.feature_tile': (0, 2**14),
     'adversarial.r1': (0, 1e9),
     'adversarial.r1_every': (1, _MOST),
     'adversarial.lecam': (0, 1e9),

@@ -8,7 +8,7 @@ import vitok
 from tools import convert_weights
 from vitok import config as config_lib
 from vitok import errors, sizes
-from vitok.interop import vitok_v2
+from vitok.interop import vitok_v2, weights
 from vitok.training import checkpoints
 
 SIZE = sizes.parse_v2('Bw64d2h2-Bw96d1h3/1x8x4')
@@ -61,7 +61,7 @@ def test_half_precision_files_are_read(tmp_path):
   x = np.array([1.5, -2.0], ml_dtypes.bfloat16)
   safetensors.numpy.save_file({'a': x, 'b': x.astype(np.float16)},
                               tmp_path / 'x.safetensors')
-  for found in vitok_v2.read(tmp_path / 'x.safetensors').values():
+  for found in weights.read(tmp_path / 'x.safetensors').values():
     assert found.dtype == np.float32 and found.tolist() == [1.5, -2.0]
 
 
@@ -93,7 +93,7 @@ def put(part, name, *shape):
 def test_files_of_another_model_are_one_clear_error(tmp_path, change, words):
   write(tmp_path, change=change)
   with pytest.raises(errors.InputError, match=words):
-    tensors = [vitok_v2.read(tmp_path / f'{part}.safetensors')
+    tensors = [weights.read(tmp_path / f'{part}.safetensors')
                for part in vitok_v2.PARTS]
     vitok_v2.from_published(*tensors)
   with pytest.raises(SystemExit):
@@ -105,6 +105,7 @@ def test_command_lines_that_cannot_work_are_refused(tmp_path, capsys):
   (tmp_path / 'x').write_text('not a tensor')
   for arguments, word in (
       ([], '--encoder'), (['--encoder=a'], '--decoder'),
+      (['--file=a'], '--encoder'),
       (['--encoder=a', '--decoder=b', '--workdir=c'], 'either'),
       ([f'--encoder={tmp_path}/x', '--decoder=b'], 'no safetensors file'),
       ([f'--encoder={tmp_path}/absent', '--decoder=b'], 'absent'),

@@ -26,13 +26,10 @@ numbers of a patch, c channels of the code.
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping
 
-import ml_dtypes as ml_dtypes  # Teaches NumPy to read bfloat16.
 import numpy as np
-import safetensors
 
 from vitok import errors, sizes
 from vitok.interop import weights
@@ -61,21 +58,6 @@ _BLOCK = {  # Of a block: ours, but for what `_split` and `_join` rearrange.
 }
 _KERNELS = {'mlp/fc1': ('mlp/value/kernel', 'mlp/gate/kernel')}
 Tensors = Mapping[str, np.ndarray]
-
-
-def read(path: os.PathLike | str) -> dict[str, np.ndarray]:
-  """Arrays of a safetensors file, as float32.
-
-  Raises:
-    InputError: there is no such file, or it is not one.
-  """
-  try:
-    with safetensors.safe_open(path, framework='numpy') as file:
-      return {name: file.get_tensor(name).astype(np.float32)
-              for name in file.keys()}
-  except (OSError, safetensors.SafetensorError) as error:
-    raise errors.InputError(str(path), None,
-                            f'is no safetensors file: {error}') from error
 
 
 def size_of(encoder: Tensors, decoder: Tensors) -> sizes.Size:

@@ -1,10 +1,11 @@
 """Converted weights of published networks: a cache of safetensors files.
 
-`python tools/fetch_weights.py NAME` fills it. It lies in the directory that
-the environment variable VITOK_CACHE names, `~/.cache/vitok/weights` without
-it. A file holds one tree of arrays, its names joined by '/', and in its
-metadata where the arrays come from and the SHA-256 of their content. That
-hash names the network in every number that was measured with it.
+`python tools/fetch_weights.py NAME` fills it, or `tools/convert_weights.py NAME
+--file=...` from a file at hand. It lies in the directory that the environment
+variable VITOK_CACHE names, `~/.cache/vitok/weights` without it. A file holds
+one tree of arrays, its names joined by '/', and in its metadata where the
+arrays come from and the SHA-256 of their content. That hash names the network
+in every number that was measured with it.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes as ml_dtypes  # Teaches NumPy to read bfloat16.
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -30,6 +32,13 @@ NAMES = {
     'i3d': 'I3D (Kinetics-400), 400 logits, for FVD',
     'resnet50': 'ResNet50 (ImageNet), the Keras v1 form, with its classes',
 }
+# Converted from a file that the user downloads: nobody has recorded its hash.
+REPOSITORIES = {
+    f'dinov2_{size}{short}': f'facebook/dinov2-{long}{size}'
+    for short, long in (('', ''), ('_registers', 'with-registers-'))
+    for size in ('small', 'base', 'large', 'giant')}
+NAMES |= {name: f'DINOv2, {repository} on the Hugging Face hub'
+          for name, repository in REPOSITORIES.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +73,9 @@ def path_of(name: str) -> pathlib.Path:
 
 def command(name: str) -> str:
   """What a user types to get a network."""
+  if name in REPOSITORIES:
+    return (f'python tools/convert_weights.py {name} '
+            '--file=model.safetensors')
   return f'python tools/fetch_weights.py {name}'
 
 
@@ -116,6 +128,21 @@ def save(name: str, tree: Mapping[str, Any], source: str) -> Info:
   files.write_bytes(path_of(name), safetensors.numpy.save(
       tensors, {'source': info.source, 'sha256': info.sha256}))
   return info
+
+
+def read(path: os.PathLike | str) -> dict[str, np.ndarray]:
+  """Arrays of somebody's safetensors file, as float32.
+
+  Raises:
+    InputError: there is no such file, or it is not one.
+  """
+  try:
+    with safetensors.safe_open(path, framework='numpy') as file:
+      return {name: file.get_tensor(name).astype(np.float32)
+              for name in file.keys()}
+  except (OSError, safetensors.SafetensorError) as error:
+    raise errors.InputError(str(path), None,
+                            f'is no safetensors file: {error}') from error
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitok import errors
-from vitok.models import features
+from vitok.models import counting, features
 
 NETWORKS = {'vgg16': features.VGG16, 'alexnet': features.AlexNet}
 
@@ -27,6 +27,8 @@ class LPIPS:
   Attributes:
     weights: name of its converted weights, `{'net': .., 'heads': ..}`.
     network: module of the features.
+    dtype: of its convolutions.
+    smallest: side of an image, in pixels, at least.
   """
 
   def __init__(self, network: str, dtype: jnp.dtype = jnp.float32):
@@ -43,6 +45,7 @@ class LPIPS:
     errors.one_of('network', network, tuple(NETWORKS))
     self.weights = f'lpips_{network}'
     self.network = NETWORKS[network](dtype)
+    self.dtype, self.smallest = dtype, self.network.smallest
 
   def __call__(self, params: Mapping[str, Any], x: jax.Array,
                y: jax.Array) -> jax.Array:
@@ -64,6 +67,10 @@ class LPIPS:
     distance_N = distance(apply(x), apply(y), heads)
     return distance_N.reshape(x.shape[:2]).mean(1)
 
+  def count(self, shape: Sequence[int]) -> dict[str, int]:
+    """`models.counting.count` of one frame (H, W, 3), without heads."""
+    return counting.count(self.network, shape)
+
 
 def distance(x: Sequence[jax.Array], y: Sequence[jax.Array],
              heads: Sequence[jax.Array]) -> jax.Array:
@@ -80,13 +87,14 @@ def distance(x: Sequence[jax.Array], y: Sequence[jax.Array],
   """
   total = 0.0
   for x_NxHxWxC, y_NxHxWxC, head_C in zip(x, y, heads, strict=True):
-    square = jnp.square(_unit(x_NxHxWxC) - _unit(y_NxHxWxC))
+    square = jnp.square(unit(x_NxHxWxC) - unit(y_NxHxWxC))
     # A sum and no product of matrices: that could be rounded to bfloat16.
     total += (square * head_C).sum(-1).mean((1, 2))
   return total
 
 
-def _unit(x):
+def unit(x: jax.Array) -> jax.Array:
+  """Vectors of the last axis at length 1, float32; zero stays zero."""
   x = x.astype(jnp.float32)
   return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + EPSILON)
 

@@ -3,6 +3,7 @@
 arXiv 2501.09755, equation 1, without the adversarial term:
 
   pixel + ssim_weight * (1 - SSIM) + lpips_weight * LPIPS + kl_weight * KL
+    + feature_weight * distance of a frozen network's features (ViTok-v2)
 
 Pixel losses and SSIM are means over the numbers of an example, LPIPS and SSIM
 means over its frames. With `loss.kl_reduction='mean'`, the paper's form, so is
@@ -23,9 +24,9 @@ import jax.numpy as jnp
 
 from vitok import errors
 from vitok.interop import weights
-from vitok.losses import lpips, pixels, structural
+from vitok.losses import features, lpips, pixels, structural
 from vitok.metrics import image as image_metrics
-from vitok.models import counting, layers
+from vitok.models import layers
 from vitok.tasks import base
 
 LPIPS = {f'lpips_{network}': network for network in lpips.NETWORKS}
@@ -47,11 +48,24 @@ class Objective:
     self._shape = (config.data.frames, side, side, 3)
     self._pixel = pixels.pixel(loss.pixel)
     errors.one_of('config.loss.lpips_network', loss.lpips_network, tuple(LPIPS))
-    self._lpips = None
+    errors.one_of('config.loss.feature_network', loss.feature_network,
+                  tuple(features.NETWORKS))
+    dtype = layers.DTYPES[config.model.dtype]
+    self._distances = {}  # Term -> (its weight, the distance of a network).
     if loss.lpips_weight:
-      self._lpips = lpips.LPIPS(LPIPS[loss.lpips_network],
-                                layers.DTYPES[config.model.dtype])
-      _check_side(side, self._lpips.network.smallest, loss.lpips_network)
+      distance = lpips.LPIPS(LPIPS[loss.lpips_network], dtype)
+      _check_side(side, distance.smallest, loss.lpips_network)
+      self._distances['lpips'] = loss.lpips_weight, distance
+    if loss.feature_weight:
+      tile = loss.feature_tile
+      if tile and side % tile:
+        raise errors.InputError(
+            'config.loss.feature_tile', tile, 'does not divide '
+            f'config.data.resolution={side}', math.gcd(side, tile))
+      distance = features.Features(loss.feature_network, tile, dtype)
+      _check_side(tile or side, distance.smallest, loss.feature_network,
+                  'loss.feature_tile' if tile else 'data.resolution')
+      self._distances['features'] = loss.feature_weight, distance
     if loss.ssim_weight:
       _check_side(side, image_metrics.SSIM_WINDOW, 'SSIM')
 
@@ -62,11 +76,11 @@ class Objective:
     Raises:
       InputError: a file is not there; says the command that fetches it.
     """
-    if not self._lpips:
-      return {}
-    info = weights.describe(self._lpips.weights)
+    infos = [weights.describe(distance.weights)
+             for _, distance in self._distances.values()]
     return {info.name: base.WeightRef(
-        info.source, info.sha256, functools.partial(weights.load, info.name))}
+        info.source, info.sha256, functools.partial(weights.load, info.name))
+            for info in infos}
 
   def image(self, original: jax.Array, made: jax.Array,
             frozen: Mapping[str, Any]
@@ -79,7 +93,7 @@ class Objective:
 
     Returns:
       The weighted sum (B,), and each term before its weight: 'l2' (or the
-      other pixel loss), 'dssim' and 'lpips' where they have one.
+      other pixel loss), 'dssim', 'lpips' and 'features' where they have one.
     """
     loss = self._loss
     total = pixel = self._pixel(original, made)
@@ -87,9 +101,9 @@ class Objective:
     if loss.ssim_weight:
       terms['dssim'] = structural.dissimilarity(original, made)
       total += loss.ssim_weight * terms['dssim']
-    if self._lpips:
-      terms['lpips'] = self._lpips(frozen[self._lpips.weights], original, made)
-      total += loss.lpips_weight * terms['lpips']
+    for term, (weight, distance) in self._distances.items():
+      terms[term] = distance(frozen[distance.weights], original, made)
+      total += weight * terms[term]
     return total, terms
 
   def code(self, code: Any) -> jax.Array:
@@ -113,22 +127,22 @@ class Objective:
       of what was made, and one backward pass to the pixels), 'memory' (bytes
       per device: parameters, and the activations of both passes)}}.
     """
-    if not self._lpips:
-      return {}
     frames, *image = self._shape
-    network = self._lpips.network
-    one = counting.count(network, image)
-    itemsize = jnp.dtype(network.dtype).itemsize
-    return {self._lpips.weights: {
-        'parameters': one['parameters'],
-        'macs': frames * one['macs'],
-        # 2 FLOP a MAC; a backward pass without updates is one product more.
-        'train_step': 2 * 3 * frames * one['macs'],
-        'memory': 4 * one['parameters'] + (
-            2 * batch * frames * one['outputs'] * itemsize)}}
+    costs = {}
+    for _, distance in self._distances.values():
+      one = distance.count(image)
+      itemsize = jnp.dtype(distance.dtype).itemsize
+      costs[distance.weights] = {
+          'parameters': one['parameters'],
+          'macs': frames * one['macs'],
+          # 2 FLOP a MAC; a backward pass without updates is one product more.
+          'train_step': 2 * 3 * frames * one['macs'],
+          'memory': 4 * one['parameters'] + (
+              2 * batch * frames * one['outputs'] * itemsize)}
+    return costs
 
 
-def _check_side(side, smallest, name):
+def _check_side(side, smallest, name, key='data.resolution'):
   if side < smallest:
-    raise errors.InputError('config.data.resolution', side,
-                            f'is too small for {name}', smallest)
+    raise errors.InputError(f'config.{key}', side, f'is too small for {name}',
+                            smallest)

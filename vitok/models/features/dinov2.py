@@ -24,11 +24,6 @@ _TOWERS = {
     'large': sizes.Tower(1024, 24, 16),
     'giant': sizes.Tower(1536, 40, 24),
 }
-# Our names -> repositories on the Hugging Face hub.
-REPOSITORIES = {
-    f'dinov2_{size}{short}': f'facebook/dinov2-{long}{size}'
-    for short, long in (('', ''), ('_registers', 'with-registers-'))
-    for size in _TOWERS}
 _INIT = nn.initializers.normal(0.02)  # Of what is always loaded.
 
 
@@ -112,7 +107,7 @@ class DINOv2(nn.Module):
 
 
 def make(name: str, dtype: jnp.dtype = jnp.float32) -> DINOv2:
-  """The network of one of the `REPOSITORIES`."""
+  """The network of a name in `interop.weights.REPOSITORIES`."""
   _, size, *registers = name.split('_')
   return DINOv2(_TOWERS[size], 'swiglu' if size == 'giant' else 'gelu',
                 4 if registers else 0, dtype=dtype)
