@@ -1,6 +1,9 @@
 """Kills training on purpose and asks whether anything was lost.
 
-  python tools/kill_test.py --kills=30 [--seed=0] [--workdir=DIR]
+  python tools/kill_test.py --kills=30 [--stage=2] [--seed=0] [--workdir=DIR]
+
+With `--stage=2` the run is a decoder against a discriminator, started from a
+stage-1 run that is trained first.
 
 Trains a small run without interruption. Then trains it again and again in real
 processes (`python -m vitok.train`), SIGKILLs each at a random moment of a phase
@@ -54,13 +57,21 @@ CONFIG = {
     'logging.every': 1, 'logging.tensorboard': False,
     'optimizer.reference_batch': 0, 'optimizer.learning_rate': 1e-3,
 }
+# On top of it, with `init_from`.
+STAGE2 = {
+    'task': 'adversarial',
+    'optimizer.groups': ({'match': '(encoder|bottleneck)/.*', 'frozen': True},),
+    'adversarial.width': 1 / 64, 'adversarial.schedule.start': 10,
+    'adversarial.schedule.ramp': 20, 'adversarial.r1': 1.0,
+    'adversarial.lecam': 0.01, 'adversarial.optimizer.reference_batch': 0,
+}
 
 
 class Trainer:
   """Starts `vitok.train` on one workdir, watches and kills it."""
 
-  def __init__(self, workdir, cache):
-    self.workdir, self._cache = workdir, cache
+  def __init__(self, workdir, cache, changes):
+    self.workdir, self._cache, self._changes = workdir, cache, changes
     self._phase_file = workdir.with_suffix('.phase')
     self._log = workdir.with_suffix('.log')
     self._stale = set()
@@ -100,7 +111,8 @@ class Trainer:
       process = subprocess.Popen(
           [sys.executable, '-m', 'vitok.train', f'--workdir={self.workdir}',
            '--config=configs/vitok.py:A-A/8',
-           *(f'--config.{key}={value}' for key, value in CONFIG.items())],
+           *(f'--config.{key}={value}'
+             for key, value in (CONFIG | self._changes).items())],
           env=env, stdout=log, stderr=log, start_new_session=True,
           cwd=pathlib.Path(__file__).parents[1])
     try:
@@ -202,21 +214,25 @@ def aim(counts, kills, rng):
   return rng.choice(zero) if zero else None
 
 
-def kill_until(kills, seed, workdir, say):
+def kill_until(kills, seed, workdir, say, stage=1):
   """Does it all; returns what is printed."""
   began = time.monotonic()
   rng = random.Random(seed)
   durations = collections.defaultdict(list)
   counts = collections.Counter(dict.fromkeys(REQUIRED, 0))
-  cache = workdir / 'cache'
-  first = Trainer(workdir / 'uninterrupted', cache)
+  cache, changes = workdir / 'cache', {}
+  if stage == 2:
+    source = Trainer(workdir / 'stage1', cache, {'total_steps': 8})
+    source.run(collections.defaultdict(list))
+    changes = STAGE2 | {'init_from': str(source.workdir)}
+  first = Trainer(workdir / 'uninterrupted', cache, changes)
   first.run(durations)
   expected = outcome(first.workdir)
   say(f'uninterrupted: {time.monotonic() - began:.0f} s')
   starts, rounds, different, missed = 0, 0, {}, set()
   # The bound on rounds: a phase may be out of reach, and its zero is shown.
   while aim(counts, kills, rng) and rounds < kills + 2 * len(REQUIRED):
-    trainer = Trainer(workdir / f'round{rounds}', cache)
+    trainer = Trainer(workdir / f'round{rounds}', cache, changes)
     while not (trainer.workdir / DONE).exists():
       target = aim(counts, kills, rng)
       visit = 0 if target in ('compile', 'report') else rng.randrange(2)
@@ -236,7 +252,7 @@ def kill_until(kills, seed, workdir, say):
       equal=not different, kills=dict(counts), total=counts.total(),
       rounds=rounds, starts=starts, different=different,
       step=expected['step'], lines=len(expected['metrics']),
-      state=expected['state'], seed=seed,
+      state=expected['state'], seed=seed, stage=stage,
       seconds=round(time.monotonic() - began))
 
 
@@ -244,6 +260,7 @@ def main():
   parser = errors.Parser(prog='python tools/kill_test.py', description=__doc__)
   parser.add_argument('--kills', type=int, default=30)
   parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--stage', type=int, default=1, choices=(1, 2))
   parser.add_argument('--workdir', type=pathlib.Path,
                       help='where to keep the runs; a temporary folder')
   with errors.exits_on_input_error():
@@ -255,7 +272,7 @@ def main():
   with tempfile.TemporaryDirectory() as temporary:
     workdir = (flags.workdir or pathlib.Path(temporary)).resolve()
     workdir.mkdir(parents=True, exist_ok=True)
-    result = kill_until(flags.kills, flags.seed, workdir, say)
+    result = kill_until(flags.kills, flags.seed, workdir, say, flags.stage)
   print(json.dumps(result))
   hit = all(result['kills'][phase] for phase in REQUIRED)
   return 0 if result['equal'] and hit else 1

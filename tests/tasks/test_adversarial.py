@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import runs, tiny_run
 from vitok import errors
 from vitok.tasks import adversarial
+from vitok.training import preemption, trainer
 from vitok.training import program as program_lib
 from vitok.training import step as step_lib
 
@@ -187,6 +188,33 @@ def test_the_control_has_no_discriminator_and_the_same_noise():
                   jax.tree.leaves(control.values()['autoencoder']),
                   strict=True):
     np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
+  """From stage 1's parameters; discriminator, its optimizer, LeCam's memory
+  and the latent's moments are in the checkpoint."""
+  tiny_run.make(tmp_path / 'stage1')
+  config = tiny({'init_from': str(tmp_path / 'stage1'), 'evaluation__every': 0,
+                 'evaluation__count': 16}, r1=1.0, lecam=0.01)
+  programs = {}
+  trainer.train(config, tmp_path / 'whole', programs=programs)
+  polls = iter(range(99))
+  with monkeypatch.context() as patch:
+    # Between steps 3 and 4: a checkpoint that no cadence asks for.
+    patch.setattr(preemption.Preemption, 'preempted',
+                  lambda self: next(polls) >= 5)
+    stopped = trainer.train(config, tmp_path / 'stopped', programs=programs)
+  assert stopped['preempted'] and stopped['step'] == 4
+  trainer.train(config, tmp_path / 'stopped', programs=programs)
+  runs.assert_same(tmp_path / 'stopped', tmp_path / 'whole')
+  saved = '\n'.join(runs.leaves(tmp_path / 'whole'))
+  for name in ('/discriminator/logit', '/discriminator/real',
+               '/latent/variance', '/autoencoder/decoder'):
+    assert name in saved
+  first, last = (runs.leaves(tmp_path / name) for name in ('stage1', 'whole'))
+  for name in first:  # Parameters of stage 1 that are as they were.
+    same = (first[name] == last.get(name, np.nan)).all()
+    assert same == (name.split('/')[2] in adversarial.FROZEN), name
 
 
 def test_a_broken_discriminator_stops_both_players():
