@@ -22,6 +22,13 @@ def _case(*changes, words, model='P-N/8', workdir='{dir}/new'):
   return arguments, words
 
 
+def _stage2(*changes, words):
+  return _case(
+      'task=adversarial',
+      "optimizer.groups=({'match': '(encoder|bottleneck)/.*', 'frozen': True},)",
+      *changes, words=words)
+
+
 CASES = {
     'misspelt key': [
         _case('optimizer.learning_rat=1', words=['optimizer.learning_rate']),
@@ -167,6 +174,37 @@ CASES = {
         _case('evaluation.clips=0', words=['config.evaluation.clips', '1']),
         _case('evaluation.clips=2',
               words=['config.evaluation.clips', 'images', '1']),
+    ],
+    'impossible stage 2': [
+        _case('adversarial.width=0.5',
+              words=['config.adversarial.width', 'task adversarial', '1.0']),
+        _case('task=adversarial', words=['groups', 'freeze', 'encoder']),
+        _stage2('adversarial.trained=encoder', words=['trained', 'decoder']),
+        _stage2('adversarial.schedule.start=-1', words=['schedule.start']),
+        _stage2('adversarial.width=0.0', words=['width', '0.015625']),
+        _stage2('adversarial.discriminator=resnet', words=['residual']),
+        _stage2('adversarial.loss=hing', words=['hinge']),
+        _stage2('adversarial.adaptive_limits=(1.0,)',
+                words=['adaptive_limits', '10000']),
+        _stage2('adversarial.r1_every=0', words=['r1_every', '1']),
+        _stage2('adversarial.lecam=-1.0', words=['lecam', '0']),
+        _stage2('adversarial.optimizer.b2=2.0',
+                words=['config.adversarial.optimizer.b2']),
+        _stage2('adversarial.optimizer.schedule=cosin',
+                words=['config.adversarial.optimizer.schedule', 'cosine']),
+        _stage2('adversarial.optimizer.groups='
+                "({'match': 'hed/.*', 'learning_rate': 0.5},)",
+                words=['config.adversarial.optimizer.groups', 'head']),
+        _stage2('adversarial.lecam=0.1', 'optimizer.accumulate=2',
+                words=['accumulate', 'discriminator']),
+        _case('loss.lpips_weight=1.0', 'data.resolution=8',
+              words=['resolution', 'lpips_vgg16', '16']),
+        _case('loss.lpips_network=vgg', words=['lpips_network', 'lpips_vgg16']),
+        _case('loss.ssim_weight=-1.0', words=['ssim_weight', '0']),
+        _case('divergence.action=restart', words=['action', 'rewind']),
+        _case('divergence.above=1.0', words=['above', 'metric']),
+        _case('divergence.metric=train/los', 'divergence.above=1.0',
+              words=['metric', 'train/loss']),
     ],
     'unknown choice': [
         _case('model.mlp=swiglo', words=['config.model.mlp', 'swiglu']),

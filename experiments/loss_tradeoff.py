@@ -1,0 +1,148 @@
+"""Finding 5: losses trade fidelity for realism.
+
+Reproduces figure 10 of ViTok (arXiv 2501.09755, section 4.3), its figure 18,
+the ablation of stage 2, and adds a control that the paper does not show in
+numbers: the same second stage without an adversary.
+
+Varied: in stage 1 the pixel loss (L2, L1) and the weight of LPIPS (0, .5, 1);
+in stage 2, which starts from the run with L2 and LPIPS 1, the final weight of
+the generator's loss (0: the control, w, 2w), the control's length (T2, 2 T2),
+and what is trained (the decoder; all, as the arm `full`). Held within a preset:
+the model and so E, data, batch, steps of each stage. Stage 2 of a seed starts
+from stage 1 of that seed; its units see the same batches and noise.
+
+Columns of ones, twos and fours make a slope per doubling the effect of a step:
+`perception` counts LPIPS weights of 0, .5 and 1, `adversary` final weights of
+0, w and 2w, `calm` the same downwards, `patience` 0, T2 and 2 T2 steps of the
+control.
+
+Judged: a step of the adversary lowers LPIPS (a distance: so it falls with
+`adversary`) and costs PSNR; LPIPS as a loss does the first, and its weight no
+more than 0.5 dB a step; without adversary, T2 steps more change neither, within
+a quarter of what is claimed of the adversary. At `:cpu` the loss is LPIPS of
+AlexNet, and what judges is that of VGG16, a network that nothing was trained
+on; beyond, the loss is VGG16's as in the paper, and rKID and rFID stand beside
+it in the table. LPIPS needs fetched weights:
+
+  python tools/fetch_weights.py lpips_vgg16
+  python tools/fetch_weights.py lpips_alexnet
+"""
+
+from vitok import sweeps
+
+CONFIG = 'configs/vitok.py'
+
+FREEZE = ({'match': '(encoder|bottleneck)/.*', 'frozen': True},)
+
+# weight: w. stage2: what the second stage has beside its task.
+PRESETS = {
+    'cpu': dict(
+        model='A-F/1x4x4', rate=4.6e-3, kl_weight=1e-3, steps=(400, 200),
+        everywhere={
+            'model.scan': False, 'loss.lpips_network': 'lpips_alexnet',
+            'evaluation.numbers': ('lpips',), 'evaluation.count': 256,
+            'evaluation.coded': 0, 'evaluation.every': 0},
+        weight=0.1, stage2={
+            'ema_decay': 0.98, 'optimizer.learning_rate': 1e-3,
+            'adversarial.discriminator': 'patch', 'adversarial.width': 0.25,
+            'adversarial.optimizer.learning_rate': 1e-3,
+            'adversarial.optimizer.warmup': 0.1}),
+    'gpu1': dict(
+        model='S-B/1x8x16', rate=4e-4, steps=(10_000, 10_000),
+        everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
+        weight=0.05, stage2={
+            'ema_decay': 0.999, 'optimizer.learning_rate': 1e-4,
+            'adversarial.width': 0.25,
+            'adversarial.optimizer.learning_rate': 1e-4}),
+    'gpu': dict(
+        model='S-B/16', rate=4e-4, steps=(25_000, 25_000),
+        everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
+        weight=0.05, stage2={
+            'batch_size': 256, 'ema_decay': 0.9995,
+            'optimizer.learning_rate': 1e-4}),
+    'paper': dict(
+        model='S-B/16', rate=4e-4, steps=(100_000, 100_000),
+        everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
+        weight=0.05, stage2={
+            'batch_size': 256, 'ema_decay': 0.9999,
+            'optimizer.learning_rate': 1e-4}),
+}
+
+_NEEDED = dict(requires=('complete', 'seeds'))
+_FLAT = dict(x='patience', where={'control': 1}, seed_df=2, **_NEEDED)
+
+CLAIMS = (
+    dict(name='adversary_looks_better', rule='slope_above', x='calm',
+         y='lpips', margin=0.002, where={'stage': 2, 'long': 0},
+         seed_sd=0.001, **_NEEDED,
+         text='A step of the adversary lowers LPIPS by more than 0.002.'),
+    dict(name='adversary_costs_fidelity', rule='slope_above', x='calm',
+         margin=0.1, where={'stage': 2, 'long': 0}, **_NEEDED,
+         text='A step of the adversary costs more than 0.1 dB of PSNR.'),
+    dict(name='control_looks_the_same', rule='no_slope', y='lpips',
+         margin=0.002, **_FLAT,
+         text='Without an adversary, going on changes LPIPS by less than '
+         '0.002.'),
+    dict(name='control_keeps_fidelity', rule='no_slope', margin=0.1, **_FLAT,
+         text='Without an adversary, going on changes PSNR by less than '
+         '0.1 dB.'),
+    dict(name='lpips_looks_better', rule='slope_above', x='indifference',
+         y='lpips', margin=0.01, where={'stage': 1, 'pixel': 'l2'}, **_NEEDED,
+         text='A step of 0.5 in the weight of LPIPS lowers LPIPS by more than '
+         '0.01.'),
+    dict(name='lpips_costs_fidelity', rule='slope_above', x='indifference',
+         margin=0.0, where={'stage': 1, 'pixel': 'l2'}, **_NEEDED,
+         text='A step of 0.5 in the weight of LPIPS costs PSNR.'),
+)
+
+
+def units(preset):
+  """The runs of a preset.
+
+  Args:
+    preset: key of `PRESETS`.
+
+  Yields:
+    `sweeps.Unit`s; a stage-1 run comes before what starts from it.
+  """
+  numbers, scale = PRESETS[preset], sweeps.SCALES[preset]
+  first, second = numbers['steps']
+  shared = {**scale, **numbers['everywhere'], 'model.name': numbers['model']}
+
+  def unit(name, seed, overrides, after=(), role='law', **factors):
+    columns = dict(stage=1, pixel='l2', perception=4, indifference=1,
+                   adversary=1, calm=4, patience=1, control=0, long=0)
+    return sweeps.Unit(
+        f'{name}-seed{seed}', {**shared, 'seed': seed, **overrides},
+        {'role': role, 'configuration': name, **columns, **factors}, after)
+
+  for pixel in ('l2', 'l1'):
+    for level, weight in ((1, 0.0), (2, 0.5), (4, 1.0)):
+      for seed in range(2 if pixel == 'l2' else 1):
+        yield unit(f'{pixel}-lpips{weight:g}', seed, {
+            'total_steps': first, 'optimizer.learning_rate': numbers['rate'],
+            'loss.pixel': pixel, 'loss.lpips_weight': weight,
+        }, pixel=pixel, perception=level, indifference=4 // level,
+            control=int(pixel == 'l2' and weight == 1))
+
+  def stage2(name, seed, weight, steps=second, trained='decoder', **factors):
+    return unit(name, seed, {
+        **numbers['stage2'], 'task': 'adversarial', 'init_from': '@after',
+        'total_steps': steps, 'loss.lpips_weight': 1.0,
+        'adversarial.trained': trained,
+        'optimizer.groups': FREEZE if trained == 'decoder' else (),
+        'adversarial.optimizer.reference_batch': 0,
+        'adversarial.schedule.weight': weight,
+        # The released code's: 5% of the steps without, 50% to climb.
+        'adversarial.schedule.start': steps // 20,
+        'adversarial.schedule.ramp': steps // 2,
+    }, after=(f'l2-lpips1-seed{seed}',), stage=2, **factors)
+
+  once, twice = numbers['weight'], 2 * numbers['weight']
+  for seed in range(2):
+    yield stage2('control', seed, 0.0, control=1, patience=2)
+    yield stage2('gan', seed, once, adversary=2, calm=2)
+    yield stage2('gan-twice', seed, twice, adversary=4, calm=1)
+  yield stage2('control-long', 0, 0.0, 2 * second, control=1, patience=4,
+               long=1)
+  yield stage2('gan-full', 0, once, trained='all', role='arm', arm='full')
