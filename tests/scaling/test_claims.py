@@ -1,5 +1,6 @@
 """Claims are data: checked when read, hashed as a whole."""
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -125,14 +126,15 @@ def test_what_is_recorded_has_every_default_and_says_the_same():
 
 def test_a_default_that_changes_later_changes_no_recorded_claim(monkeypatch):
   before, recorded = claims.parse([LAW]), claims.recorded([LAW])
-  monkeypatch.setitem(claims.TIES, 'psnr', 9)
+  monkeypatch.setitem(claims.RESPONSES, 'psnr', dataclasses.replace(
+      claims.RESPONSES['psnr'], tie=9))
   assert claims.parse([LAW]) != before == claims.parse(recorded)
 
 
 def test_the_rules_are_the_bytes_of_what_judges(monkeypatch, tmp_path):
   folder = pathlib.Path(claims.__file__).parent
   text = b''.join((folder / f'{name}.py').read_bytes() for name in (
-      'claims', 'table', 'bootstrap', 'fits', 'regression', 'iso',
+      'claims', 'responses', 'table', 'bootstrap', 'fits', 'regression', 'iso',
       'forecast', 'estimates', 'checks', 'verdicts'))
   assert claims.rules() == hashlib.sha256(text).hexdigest()
   for file in folder.glob('*.py'):
@@ -145,9 +147,10 @@ def test_the_rules_are_the_bytes_of_what_judges(monkeypatch, tmp_path):
 
 
 def test_ties_are_the_same_in_every_response():
-  assert claims.TIES['log2_mse'] == pytest.approx(
-      -math.log2(10**(-claims.TIES['psnr'] / 10)), abs=1e-4)
+  ties = {name: one.tie for name, one in claims.RESPONSES.items()}
+  assert ties['log2_mse'] == pytest.approx(
+      -math.log2(10**(-ties['psnr'] / 10)), abs=1e-4)
   psnr, ssim = np.array([point[3:] for point in published.CODE_POINTS
                          if 22 < point[3] < 29]).T
-  assert claims.TIES['ssim'] == pytest.approx(
-      claims.TIES['psnr'] * np.polyfit(psnr, ssim, 1)[0], rel=0.02)
+  assert ties['ssim'] == pytest.approx(
+      ties['psnr'] * np.polyfit(psnr, ssim, 1)[0], rel=0.02)

@@ -15,7 +15,7 @@ from vitok.scaling import (
     table,
     verdicts,
 )
-from vitok.scaling.claims import RESPONSES
+from vitok.scaling.responses import RESPONSES, value
 
 LEVEL = 0.9  # Of every interval that belongs to no claim.
 HELD_OUT = ('code_floats', 'patch')
@@ -67,8 +67,7 @@ class Analysis:
   Attributes:
     sweep: what was read.
     rows: a dict per unit (`table.COLUMNS` and the unit's factors).
-    data: finished units by response: 'psnr', 'log2_mse' and 'ssim', the last
-      where it is defined.
+    data: finished units by response, for those that all units have.
     verdicts: one per claim, in order.
     laws: one per size that a claim is over and response.
     pairs: paired differences of PSNR.
@@ -121,7 +120,7 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
                           level=level, count=count)
 
   defined = [y for y in RESPONSES if all(
-      row[y] is not None for row in rows if row['state'] == 'done')]
+      value(row, y) is not None for row in rows if row['state'] == 'done')]
   data = {y: of(y) for y in defined}
   judged = tuple(_judge(claim, sweep, rows, data, of)
                  for claim in sweep.claims)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from vitok import errors
-from vitok.scaling import claims, estimates, fits, table
+from vitok.scaling import estimates, fits, table
 from vitok.scaling.claims import Claim
+from vitok.scaling.responses import RESPONSES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +151,7 @@ def rates(claim: Claim, rows: Sequence[dict], data: fits.Data) -> Check:
   which training failed is the worst of all.
   """
   needed, tie = claim.rates['values'], claim.rates['tie']
-  law, sign = data.where(role='law'), claims.sign(claim.y)
+  law, sign = data.where(role='law'), RESPONSES[claim.y].better
   failed = [row for row in about(claim, rows, 'rate') if diverged(row)]
   tuned, edges = [], []
   for label in dict.fromkeys(law.configurations):

@@ -36,7 +36,7 @@ is edited by hand. Fields of a claim (those without a default must be given):
   x           a column, or a list of two for 'equal_slopes', 'parallel',
               'replaces' and 'optimum'.
   margin      the number; y per doubling of x (dB per doubling).
-  y           'psnr' (dB, default), 'ssim' or 'log2_mse'.
+  y           one of `vitok.scaling.responses`: 'psnr' (dB) by default.
   adjust      columns whose log2 enters the regression beside x: ().
   where       {column: value}: the units the claim is about: {} (all).
   arms        arms whose units count as those of the law in this claim, and
@@ -56,7 +56,7 @@ is edited by hand. Fields of a claim (those without a default must be given):
               else half of `margin`}: through units that were also trained
               `ratio` times as long, what the rule compares with `margin` may
               move by max(relative * |its value|, absolute).
-  rates       {'values': 3, 'sizes': 'ends', 'tie': TIES[y]}: learning rates
+  rates       {'values': 3, 'sizes': 'ends', 'tie': of y}: learning rates
               tried, with the best one interior or within `tie` of it, at sizes
               that cover `span` ('ends') or at every configuration ('all').
   seed_df     degrees of freedom of the pure error between seeds that the
@@ -148,6 +148,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 from vitok import errors
+from vitok.scaling.responses import RESPONSES
 
 # The number of columns that each rule is over.
 RULES = {'slope_above': 1, 'no_slope': 1, 'equal_slopes': 2, 'straight': 1,
@@ -155,17 +156,9 @@ RULES = {'slope_above': 1, 'no_slope': 1, 'equal_slopes': 2, 'straight': 1,
          'optimum': 2, 'replaces': 2, 'forecasts': 1}
 # Their statistic is to be large, or as large as can be; that of others small.
 ABOVE = ('slope_above', 'interior', 'optimum', 'replaces')
-RESPONSES = {  # Column: name with its unit, decimals worth printing.
-    'psnr': ('PSNR (dB)', 2), 'ssim': ('SSIM', 4),
-    'log2_mse': ('log2 MSE', 3)}
-LOWER_IS_BETTER = ('log2_mse',)
 CHECKS = ('complete', 'convergence', 'rates', 'seeds', 'null', 'width', 'price')
-# Learning rates closer than this are as good: the spread between seeds, .06 dB.
-# As log2 MSE that is .06 log2(10) / 10; as SSIM .06 times the .04 a dB that
-# ViTok's own points have between 22 and 29 dB (`vitok.scaling.published`).
-TIES = {'psnr': 0.06, 'ssim': 0.0024, 'log2_mse': 0.02}
-_JUDGES = ('claims', 'table', 'bootstrap', 'fits', 'regression', 'iso',
-           'forecast', 'estimates', 'checks', 'verdicts')
+_JUDGES = ('claims', 'responses', 'table', 'bootstrap', 'fits', 'regression',
+           'iso', 'forecast', 'estimates', 'checks', 'verdicts')
 _LEAST = {'interior': 4, 'optimum': 4, 'forecasts': 5}  # Values of x.
 CODE_COLUMNS = ('code_floats', 'tokens', 'channels')
 
@@ -253,11 +246,6 @@ def parse(claims: Iterable[Mapping | Claim],
   return parsed
 
 
-def sign(y: str) -> int:
-  """1 where a larger response is better, -1 where a smaller one is."""
-  return -1 if y in LOWER_IS_BETTER else 1
-
-
 def recorded(claims: Iterable[Mapping | Claim]) -> list[dict]:
   """The claims as JSON has them, every default written out.
 
@@ -312,7 +300,8 @@ def _one(key, given):
     values['convergence']['absolute'] = (
         0.0 if given['rule'] in ABOVE else given['margin'] / 2)
   if values['rates']['tie'] is None:
-    values['rates']['tie'] = TIES.get(values.get('y', 'psnr'))
+    response = RESPONSES.get(values.get('y', 'psnr'))
+    values['rates']['tie'] = response and response.tie
   # Two points fix a line and three barely test one.
   least = max(_LEAST.get(given['rule'], 3),
               4 if set(_over(given['rule'], values['x'])) & set(CODE_COLUMNS)

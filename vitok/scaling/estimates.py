@@ -6,8 +6,9 @@ import numpy as np
 from scipy import stats
 
 from vitok import errors
-from vitok.scaling import claims, fits, iso, regression
+from vitok.scaling import fits, iso, regression
 from vitok.scaling.claims import Claim
+from vitok.scaling.responses import RESPONSES
 
 # Rules whose statistic is a sum of coefficients of one regression.
 _LINEAR = ('slope_above', 'no_slope', 'equal_slopes', 'straight', 'parallel')
@@ -90,7 +91,7 @@ def _replaced(claim, data):
   fits.check_rank(columns, claim.terms)
   solve_PxU = np.linalg.pinv(columns)
   slopes_P, slopes_RxP = solve_PxU @ data.y_U, data.y_RxU @ solve_PxU.T
-  if not np.all(claims.sign(claim.y) * slopes_RxP[:, 1] > 0):
+  if not np.all(RESPONSES[claim.y].better * slopes_RxP[:, 1] > 0):
     raise errors.InputError(claim.x[0], None, 'does not improve '
                             f'{claim.y} beyond doubt, so that nothing can '
                             'stand for a doubling of it')

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from vitok.scaling import bootstrap, published, style
 from vitok.scaling.analysis import LEVEL, Analysis
 from vitok.scaling.claims import ABOVE
+from vitok.scaling.responses import RESPONSES
 from vitok.scaling.style import COLOURS, GREY, INK, MARKERS, PALE
 
 _CODE = 'code_floats'
@@ -29,7 +30,7 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
   Args:
     analysis: of the sweep.
     x: column: 'code_floats', 'encoder_parameters', ...
-    y: 'psnr', 'ssim' or 'log2_mse' (drawn as MSE on a log axis).
+    y: a response; of a logarithm, the thing itself is drawn on a log axis.
   """
   data = analysis.data[y].keep(
       [row['role'] in ('law', 'arm') for row in analysis.data[y].rows])
@@ -50,9 +51,9 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
   _no_effect(main, analysis, fitted, y)
   style.size_axis(strip, x, [row[x] for row in data.rows])
   main.tick_params(labelbottom=False)
-  main.set_ylabel(style.name(y))
+  main.set_ylabel(RESPONSES[y].name)
   main.set_title(f'This sweep: {_shown(analysis)}')
-  if y == 'log2_mse':
+  if RESPONSES[y].log2:
     _decades(main)
   handles, labels = main.get_legend_handles_labels()
   if paper:
@@ -70,8 +71,8 @@ def _shown(analysis):
 
 
 def _value(y, values):
-  """What is drawn: MSE itself rather than its logarithm."""
-  return 2.0**np.asarray(values) if y == 'log2_mse' else np.asarray(values)
+  """What is drawn: an error itself rather than its logarithm."""
+  return 2.0**np.asarray(values) if RESPONSES[y].log2 else np.asarray(values)
 
 
 def _units(axes, data, x, y):
@@ -136,7 +137,7 @@ def _law_line(axes, fitted, y, x_U):
   fit = fitted.fit
   slope, slope_R = fit.slope(fitted.x)
   low, high = bootstrap.interval(slope_R, LEVEL)
-  unit = {'psnr': ' dB', 'log2_mse': ' (log2)'}.get(y, '')
+  unit = ' dB' if y == 'psnr' else ' (log2)' if RESPONSES[y].log2 else ''
   wide = np.geomspace(x_U.min() / 1.15, x_U.max() * 1.15, 80)
   x = np.geomspace(*fit.range, 80)
   line, line_R = fit.line(x)
@@ -167,8 +168,8 @@ def _no_effect(axes, analysis, fitted, y):
 def _residuals(axes, data, fitted, x, y):
   """Units minus the law, so that lack of fit shows at the law's own scale."""
   axes.axhline(0, color=INK, linewidth=1)
-  axes.set_ylabel({'psnr': 'residual\n(dB)', 'log2_mse': 'residual\n(log2)'}
-                  .get(y, 'residual'))
+  axes.set_ylabel('residual\n(dB)' if y == 'psnr' else 'residual\n(log2)'
+                  if RESPONSES[y].log2 else 'residual')
   if fitted.fit is None:
     axes.set_title('no law was fitted', fontsize=8, fontweight='normal')
     return
@@ -198,7 +199,7 @@ def _nulls(axes, analysis, x, y):
 
   Over a tower's size they are level lines: they have no tower.
   """
-  column = lambda row: row.get('mse' if y == 'log2_mse' else y)
+  column = lambda row: row.get(RESPONSES[y].column)
   patches = list(dict.fromkeys(
       row['patch'] for row in analysis.data[y].rows if row['role'] == 'law'))
   rows = [row for row in analysis.sweep.nulls if column(row) is not None]
@@ -250,7 +251,7 @@ def _paper(axes: Axes, x, y, source, found):
               markerfacecolor=('white', PALE, GREY)[number % 3], label=label)
   everything = [point[0] for points in found.values() for point in points]
   style.size_axis(axes, x, everything)
-  axes.set_ylabel(style.name(y))
+  axes.set_ylabel(RESPONSES[y].name)
   axes.set_title('Published, not fitted with the rest')
   axes.legend(title=source, title_fontsize=7.5, loc='best', alignment='left')
 
@@ -303,7 +304,7 @@ def claims(analysis: Analysis) -> Figure | None:
 
 
 def _statistic(claim):
-  unit = {'psnr': 'dB', 'ssim': 'SSIM', 'log2_mse': 'log2 MSE'}[claim.y]
+  unit = RESPONSES[claim.y].unit
   x, hold_out = style.name(claim.x[0]), style.name(claim.hold_out or '')
   last = style.name(claim.x[-1])
   return {

@@ -13,6 +13,8 @@ from scipy import stats
 from vitok import errors
 from vitok.scaling import bootstrap, table
 from vitok.scaling.claims import CODE_COLUMNS
+from vitok.scaling.responses import RESPONSES
+from vitok.scaling.responses import value as value_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,21 +199,29 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
 
   Args:
     rows: of the table.
-    images: the same units' per-image arrays: `group` and psnr, ssim or mse.
-    y: 'psnr', 'ssim' (means over images) or 'log2_mse' (log2 of the mean).
+    images: the same units' per-image arrays: `group` and, where an image has
+      a value of its own, the response's column.
+    y: of `vitok.scaling.responses`: a mean over images, its log2, or a number
+      of all images together, whose replicates are over seeds alone.
     level: coverage of intervals that will be read off.
     count: replicates.
     seed: of the bootstrap.
   """
-  name, finish = ('mse', np.log2) if y == 'log2_mse' else (y, np.asarray)
   if not rows:
     return Data((), np.zeros(0), np.zeros((count, 0)))
-  values_UxN = np.stack([arrays[name] for arrays in images]).astype(np.float64)
-  y_U, group_N = finish(values_UxN.mean(1)), images[0]['group']
-  y_RxU = bootstrap.widen(
-      finish(bootstrap.resample_images(values_UxN, group_N, count=count,
-                                       seed=seed)),
-      y_U, len(np.unique(group_N)), level)
+  name = RESPONSES[y].column
+  finish = np.log2 if RESPONSES[y].log2 else np.asarray
+  if all(name in arrays for arrays in images):
+    values_UxN = np.stack([arrays[name] for arrays in images])
+    values_UxN = values_UxN.astype(np.float64)
+    y_U, group_N = finish(values_UxN.mean(1)), images[0]['group']
+    y_RxU = bootstrap.widen(
+        finish(bootstrap.resample_images(values_UxN, group_N, count=count,
+                                         seed=seed)),
+        y_U, len(np.unique(group_N)), level)
+  else:
+    y_U = np.array([value_of(row, y) for row in rows])
+    y_RxU = np.tile(y_U, (count, 1))
   y_RxU = bootstrap.resample_seeds(
       y_RxU, [table.but_for_seed(row) for row in rows],
       level=level, seed=seed)

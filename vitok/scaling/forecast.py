@@ -32,7 +32,7 @@ from etils import epath
 
 from vitok import errors, files
 from vitok.scaling import fits, runs, table
-from vitok.scaling.claims import RESPONSES
+from vitok.scaling.responses import RESPONSES, value
 
 FILE, ROLE = 'forecast.json', 'forecast'
 LEAST, LEVEL = 5, 0.9  # Rungs, and coverage.
@@ -138,9 +138,10 @@ def predict(rows: Sequence[dict], unit: str, flops: float) -> dict:
                             f'is predicted from {", ".join(waiting)} too')
   fits.check_distinct(ladder, [X], LEAST)
   names = [name for name in RESPONSES
-           if all(row[name] is not None for row in ladder)]
+           if all(value(row, name) is not None for row in ladder)]
   z_U = fits.logarithms(ladder, [X])[:, 0]
-  drawn = {name: extrapolate(z_U, table.values(ladder, name), np.log2(flops))
+  drawn = {name: extrapolate(z_U, [value(row, name) for row in ladder],
+                             np.log2(flops))
            for name in names}
   if all(row['seconds'] for row in ladder):
     drawn['hours'] = _hours(ladder, z_U, np.log2(flops))
@@ -151,14 +152,15 @@ def predict(rows: Sequence[dict], unit: str, flops: float) -> dict:
   return dict(
       unit=unit, written=datetime.datetime.now(datetime.UTC).isoformat(),
       level=LEVEL, train_flops=flops, times=flops / 2**z_U.max(),
-      ladder=[{key: row[key] for key in ('unit', X, 'seconds', *names)}
+      ladder=[{key: row[key] for key in ('unit', X, 'seconds')}
+              | {name: value(row, name) for name in names}
               for row in ladder], numbers=numbers)
 
 
 def scores(stored: Mapping, rows: Sequence[dict]) -> dict[str, Score]:
   """{name: the prediction beside what the unit came to}."""
   row = next((row for row in rows if row['unit'] == stored.get('unit')), {})
-  known = dict(row)
+  known = {name: value(row, name) for name in RESPONSES}
   if row.get('seconds'):
     known['hours'] = row['seconds'] / 3600
   return {name: Score(number['predicted'], number['low'], number['high'],
@@ -177,13 +179,14 @@ def backtest(rows: Sequence[dict]) -> dict[str, Score]:
   z_U, tail = fits.logarithms(below, [X])[:, 0], (1 - LEVEL) / 2
   found = {}
   for name in RESPONSES:
-    if all(row[name] is not None for row in ladder):
+    if all(value(row, name) is not None for row in ladder):
       low, middle, high = np.quantile(
-          extrapolate(z_U, table.values(below, name), np.log2(top)),
+          extrapolate(z_U, [value(row, name) for row in below], np.log2(top)),
           (tail, 0.5, 1 - tail))
       # Of one seed, as the forecast is.
       one = next(row for row in ladder if row[X] == top)
-      found[name] = Score(float(middle), float(low), float(high), one[name])
+      found[name] = Score(float(middle), float(low), float(high),
+                          value(one, name))
   return found
 
 

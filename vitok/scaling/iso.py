@@ -13,7 +13,7 @@ import numpy as np
 
 from vitok import accounting, errors, sizes
 from vitok.scaling import fits
-from vitok.scaling.claims import sign
+from vitok.scaling.responses import RESPONSES
 
 TOLERANCE = 0.01  # Of the budget, by accounting.
 
@@ -76,7 +76,7 @@ def curve(data: fits.Data, x: str, y: str, *, budget: float = 0.0,
   middle, ends = z_U.mean(), (z_U.min(), z_U.max())
   inverse = np.linalg.pinv(np.vander(z_U - middle, 3, increasing=True))
   c, c_Rx3 = inverse @ data.y_U, data.y_RxU @ inverse.T
-  up = sign(y)
+  up = RESPONSES[y].better
   if up * c[2] >= 0:
     raise errors.InputError(x, None, 'has no best value: the curve bends the '
                             'other way')
@@ -142,7 +142,7 @@ def power_law(data: fits.Data, x: str, budget: str, y: str, *,
           f'{budget} {value:.3g}', None, f'the best {x} is not inside what was '
           f'run: inside in {found.inside:.0%} of the replicates, '
           f'{level:.0%} needed')
-    top = part.rows[int(np.argmax(sign(y) * part.y_U))]
+    top = part.rows[int(np.argmax(RESPONSES[y].better * part.y_U))]
     if top.get('below_pca'):
       raise errors.InputError(
           f'{budget} {value:.3g}', None,

@@ -88,10 +88,9 @@ def _figures(found):
     return {}
   drawn = {'claims': figures.claims(found)}
   for x in found.sizes:
-    for y in ('psnr', 'log2_mse', 'ssim'):
-      if y in found.data:
-        stem = re.sub(r'\W', '_', f'{y.removeprefix("log2_")}_{x}')
-        drawn[stem] = figures.law(found, x, y)
+    for y in found.data:
+      stem = re.sub(r'\W', '_', f'{y.removeprefix("log2_")}_{x}')
+      drawn[stem] = figures.law(found, x, y)
   x = found.sizes[0]
   return drawn | {
       'reconstructions': panels.pictures(found, x),
