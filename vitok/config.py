@@ -131,7 +131,7 @@ def default():
           batch_size=64,
           guidance=(1.5,),  # Scales, all evaluated; 1: none.
           interval=(0.0, 1.0),  # Times at which to guide; 1 is noise.
-          labels=(),  # To generate, in turn; (): all classes.
+          labels=(),  # To generate, in turn; -1: no class; (): all.
       ),
       data=dict(
           sources=('photographs',),

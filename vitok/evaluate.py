@@ -28,7 +28,8 @@ from vitok import config as config_lib
 from vitok import errors
 
 # What may differ from the run: none of it is part of the model.
-_MAY_CHANGE = ('evaluation.', 'mesh.', 'data.workers', 'data.prefetch')
+_MAY_CHANGE = ('evaluation.', 'generation.', 'diffusion.sampler',
+               'diffusion.steps', 'mesh.', 'data.workers', 'data.prefetch')
 _UNITS = {'psnr': 'dB', 'kl_bits': 'bits', 'coded_bits': 'bits',
           'coded_loss_db': 'dB'}
 
@@ -130,7 +131,7 @@ def describe(result: Mapping[str, Any]) -> str:
       continue
     error = numbers.get(f'{name}_se')
     group = numbers.get(f'{name}_se_group')
-    line = f'{name:>14}  {value:.6g} {_UNITS.get(name, "")}'.rstrip()
+    line = f'{name:>14}  {value:.6g} {_UNITS.get(name.partition("@")[0], "")}'.rstrip()
     if error is not None:
       line += f'  (standard error {error:.2g}'
       line += f'; by group {group:.2g})' if group is not None else ')'

@@ -8,6 +8,8 @@ import numpy as np
 from vitok.metrics import frechet, inception_score, kernel
 from vitok.metrics import moments as moments_lib
 
+SCORE_PARTS = 10  # Of the samples' Inception score.
+
 
 def measure(number: str, fake_NxTxD: np.ndarray,
             real_NxTxD: np.ndarray | None,
@@ -45,6 +47,35 @@ def measure(number: str, fake_NxTxD: np.ndarray,
         if number == 'rkid' else
         inception_score.inception_score(fake_NxD, groups_N=groups))
   return {name: value for name, value in found.items() if value is not None}
+
+
+def measure_samples(number: str, fake_NxTxD: np.ndarray,
+                    real_MxTxD: np.ndarray | None) -> dict[str, float]:
+  """A number of generated samples against a set of their own.
+
+  Args:
+    number: as in `numbers.NUMBERS`.
+    fake_NxTxD: features of samples, or class logits.
+    real_MxTxD: features of the reference; None for a number without one.
+
+  Returns:
+    {number: value} and where defined '<number>_se'.
+
+  Raises:
+    ValueError: too few samples.
+  """
+  fake_NxD = fake_NxTxD[:, 0]
+  if number == 'gis':
+    value, error = inception_score.inception_score(fake_NxD, SCORE_PARTS)
+  elif number == 'gkid':
+    value, error = kernel.kid_of_samples(fake_NxD, real_MxTxD[:, 0])
+  elif number == 'gfid_infinity':
+    value, error = frechet.infinity(
+        fake_NxD, _moments(real_MxTxD[:, 0])).value, None
+  else:
+    value, error = frechet.distance(
+        _moments(fake_NxD), _moments(real_MxTxD[:, 0])), None
+  return {number: value} | ({} if error is None else {f'{number}_se': error})
 
 
 def _moments(features_NxD):

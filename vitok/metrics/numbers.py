@@ -68,6 +68,8 @@ OF_RECONSTRUCTIONS = tuple(
     name for name, (_, _, reference) in NUMBERS.items()
     if reference != _GIVEN and name not in (
         'gis', 'features', 'video_features'))
+# What an evaluation of generated samples can measure.
+OF_SAMPLES = ('gfid', 'gfid_infinity', 'gkid', 'gis', 'gfvd')
 OF_CLIPS = ('rfid_frame', 'rfvd')  # Need several frames.
 _OF_ANY = ('lpips', 'lpips_alex', 'released_psnr')  # The others are of images.
 # Least pixels and frames that a network takes, where it does not resize.
@@ -134,6 +136,26 @@ def check(names: Iterable[str], resolution: int, frames: int) -> None:
     if frames > 1 and name not in OF_CLIPS + _OF_ANY:
       raise errors.InputError(key, name, 'is of images, and examples have '
                               f'{frames} frames', 'rfid_frame')
+
+
+def check_samples(names: Iterable[str], frames: int) -> None:
+  """Refuses numbers that generated samples of so many frames do not have.
+
+  Raises:
+    InputError: no such number, or one of reconstructions, or one of clips for
+      images or of images for clips.
+  """
+  key = 'config.evaluation.numbers'
+  for name in names:
+    errors.one_of(key, name, OF_SAMPLES)
+    if (frames > 1) != (name == 'gfvd'):
+      raise errors.InputError(
+          key, name, f'is not of clips of {frames} frames',
+          'gfvd' if frames > 1 else 'gfid')
+  least = LEAST['i3d'][1]
+  if 'gfvd' in names and frames < least:
+    raise errors.InputError('config.data.frames', frames, 'are too few for '
+                            'gfvd of config.evaluation.numbers', least)
 
 
 def pooled_psnr(mse_N: np.ndarray, batch: int = POOLED_BATCH) -> float:

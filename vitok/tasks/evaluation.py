@@ -9,7 +9,6 @@ from absl import logging
 from etils import epath
 
 from vitok import data, files, models
-from vitok.interop import weights
 from vitok.metrics import files as metric_files
 from vitok.metrics import image as image_metrics
 from vitok.metrics import (
@@ -64,17 +63,13 @@ class Reconstruction:
     for name in self._networks:
       self.functions |= {
           f'{name}/made': functools.partial(self._made, name),
-          f'{name}/originals': functools.partial(self._originals, name)}
+          f'{name}/originals': functools.partial(
+              feature_numbers.of_originals, name)}
 
   @functools.cached_property
   def weights(self) -> dict[str, base.WeightRef]:
-    """Of the networks that are there; reads the heads of their files."""
-    used = [*self._distances.values(), *self._networks]
-    infos = [weights.describe(file) for file in dict.fromkeys(
-        file for name in used for file in networks.files(name))]
-    return {info.name: base.WeightRef(
-        info.source, info.sha256, functools.partial(weights.load, info.name))
-            for info in infos}
+    return feature_numbers.weights_of([*self._distances.values(),
+                                       *self._networks])
 
   def _apply(self, function, state, frozen, batch, key):
     del frozen
@@ -98,11 +93,6 @@ class Reconstruction:
     _, y, finite_B = self._pair(state, batch, key)
     found = networks.FEATURES[network].apply(frozen, y)
     return jnp.where(finite_B[:, None, None], found, jnp.nan), _rows(batch)
-
-  def _originals(self, network, state, frozen, batch, key):
-    del state, key
-    return networks.FEATURES[network].apply(
-        frozen, image_metrics.to_uint8(batch['image']))
 
   def run(self, functions, batches, step, workdir,
           last) -> Iterator[tuple[str, Any]]:

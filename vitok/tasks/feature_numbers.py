@@ -5,6 +5,7 @@ originals' features are cached by protocol (`metrics.reference`).
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -25,10 +26,12 @@ from vitok.metrics import (
     reference,
     table,
 )
+from vitok.metrics import image as image_metrics
+from vitok.tasks import base
 
 # Whose originals' features are cached, and the number that these are.
 _CACHED = {'inception_fid': 'features', 'i3d': 'video_features'}
-_ORIGINALS = '/originals'
+ORIGINALS = '/originals'
 
 
 def examples(config: Any) -> Any:
@@ -44,6 +47,23 @@ def networks_of(names: Sequence[str]) -> list[str]:
   """The networks of features that some numbers need."""
   used = dict.fromkeys(numbers.NUMBERS[name][1] for name in names)
   return [name for name in used if name in networks.FEATURES]
+
+
+def weights_of(used: Sequence[str]) -> dict[str, base.WeightRef]:
+  """Weights of networks that are there; reads the heads of their files."""
+  infos = [weights.describe(file) for file in dict.fromkeys(
+      file for name in used for file in networks.files(name))]
+  return {info.name: base.WeightRef(
+      info.source, info.sha256, functools.partial(weights.load, info.name))
+          for info in infos}
+
+
+def of_originals(network: str, state: base.State, frozen: Any,
+                 batch: base.Batch, key: jax.Array) -> jax.Array:
+  """Features (B, T, D) of a batch; an evaluator's function."""
+  del state, key
+  return networks.FEATURES[network].apply(
+      frozen, image_metrics.to_uint8(batch['image']))
 
 
 def measure(config: Any, names: Sequence[str], batches: Any,
@@ -70,7 +90,7 @@ def measure(config: Any, names: Sequence[str], batches: Any,
   fingerprint = data.fingerprint(config, 'evaluation')
   paired = {numbers.NUMBERS[name][1] for name in names
             if numbers.NUMBERS[name][2]}
-  cache = {name: _Cache(config, name, batches.count, fingerprint)
+  cache = {name: Originals(config, name, batches.count, fingerprint)
            for name in used if name in paired}
   rows, first = table.Table(), jax.process_index() == 0
   for batch in batches:
@@ -78,7 +98,7 @@ def measure(config: Any, names: Sequence[str], batches: Any,
     for name in used:
       columns[name], row = made(name, batch)
       if name in paired and not cache[name].hit:
-        columns[name + _ORIGINALS] = originals(name, batch)
+        columns[name + ORIGINALS] = originals(name, batch)
     if first:
       rows.add(columns, row)
   if not (first and names):
@@ -101,15 +121,16 @@ def measure(config: Any, names: Sequence[str], batches: Any,
   return values, definitions, absent
 
 
-class _Cache:
+class Originals:
   """Originals' features of one network.
 
   Attributes:
     hit: whether they were found, on every process alike.
+    protocol: of the file; None where there is none for such features.
   """
 
   def __init__(self, config, network, count, fingerprint):
-    self._network, self._found, self._protocol = network, None, None
+    self._network, self._found, self.protocol = network, None, None
     self.hit = False
     number = _CACHED.get(network)
     # Frames of clips have moments of their own, for which there is no file.
@@ -117,12 +138,12 @@ class _Cache:
       return
     self._folder = epath.Path(config.evaluation.reference
                               or weights.cache_dir() / 'references')
-    self._protocol = protocol.Protocol.from_config(
+    self.protocol = protocol.Protocol.from_config(
         config, count, fingerprint,
         {number: numbers.define(number, networks.sha256(network))}).of(number)
     if jax.process_index() == 0:
       try:
-        self._found = reference.read(self._folder, self._protocol)
+        self._found = reference.read(self._folder, self.protocol)
       except errors.InputError as error:
         logging.warning('features of originals are taken again: %s', error)
     self.hit = self._found is not None
@@ -134,11 +155,11 @@ class _Cache:
     """The originals' features, (N, T, D), now or before; caches new ones."""
     if self.hit:
       return self._found[1]['features'][:, None]
-    fresh_NxTxD = columns[self._network + _ORIGINALS]
+    fresh_NxTxD = columns[self._network + ORIGINALS]
     # Records that turned out to be unreadable are no part of a protocol.
-    if self._protocol and self._protocol.count == len(fresh_NxTxD):
+    if self.protocol and self.protocol.count == len(fresh_NxTxD):
       try:
-        reference.write(self._folder, self._protocol, fresh_NxTxD[:, 0],
+        reference.write(self._folder, self.protocol, fresh_NxTxD[:, 0],
                         columns['index'])
       except OSError as error:  # A cache that is full ends no run.
         logging.warning('features of originals are not cached: %s', error)

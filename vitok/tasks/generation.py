@@ -132,12 +132,14 @@ class Generation:
   def __init__(self, config: Any):
     self._config = config
     self.generator = Generator(config)
+    self._evaluator = samples.Samples(self.generator, config)
     self.players = (base.Player(
         PLAYER, self._grad, ema_decay=config.ema_decay, additive=True),)
 
   @property
   def weights(self) -> dict[str, base.WeightRef]:
-    return {'tokenizer': self.generator.tokenizer.reference}
+    return {'tokenizer': self.generator.tokenizer.reference,
+            **self._evaluator.weights}
 
   def init(self, key: jax.Array):
     return {PLAYER: self.generator.init(key)}, {PLAYER: {}}
@@ -166,7 +168,7 @@ class Generation:
     return base.Result(grads=grads, stats=state.stats[PLAYER], metrics=metrics)
 
   def evaluators(self):
-    return (samples.Samples(self.generator, self._config),)
+    return (self._evaluator,)
 
   def cost(self, devices: int = 1) -> dict[str, Any]:
     """Accounting of the DiT; the tokenizer's share is under 'tokenizer'."""
@@ -199,9 +201,9 @@ def _check(config, schedule):
     raise errors.InputError(
         'config.generation.guidance', tuple(generation.guidance),
         'is not one scale or several, none below 0', (1.5,))
-  for label in generation.labels:
-    if not 0 <= label < options.classes:
+  for label in generation.labels:  # -1 is the null class.
+    if not -1 <= label < options.classes:
       raise errors.InputError(
           'config.generation.labels', label, 'is none of the '
           f'{options.classes} classes (config.diffusion.classes)',
-          0 if options.classes else ())
+          -1)

@@ -1,22 +1,25 @@
 """Measures a generator of images: its loss by noise, and its samples.
 
-Dimensions: B batch, N examples.
+Dimensions: B batch, N samples, M reference examples, T frames, D features.
 """
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from etils import epath
 
 from vitok import data, files
+from vitok.metrics import distributions, networks, numbers, protocol, table
 from vitok.metrics import files as metric_files
 from vitok.metrics import image as image_metrics
-from vitok.metrics import protocol, table
-from vitok.tasks import base
+from vitok.models import layers
+from vitok.tasks import base, feature_numbers
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # At which the loss is measured.
 _ROW = ('mask', 'index', 'group')
@@ -24,23 +27,46 @@ _GRID = 64  # Samples of the picture, at most.
 
 
 class Samples:
-  """Loss of held-out codes by noise level, and a grid of samples.
+  """Loss of held-out codes by noise level, samples, and their numbers.
 
   Sample n is made with a key of its own and of the n-th label in turn, so that
-  neither the batch size nor the number of devices changes it.
+  neither the batch size nor the number of devices changes it. Numbers of
+  `config.evaluation.numbers` are of `generation.count` samples for each scale
+  of `generation.guidance`, as `gkid@1.5`; their reference is the evaluated
+  examples (`evaluation.features` of them). Of a number that cannot be measured
+  `<number>_absent` says why.
 
-  Files: `evaluation/<step>.npz` (losses of each example), `evaluation/<step>
-  .png` (samples, one row a class), `evaluation/protocol.json`. Parameters are
+  Files: `evaluation/<step>.npz` (losses of each example), `<step>.png` and
+  `<step>_cfg<scale>.png` (samples by scale), `protocol.json`. Parameters are
   the moving average if the run keeps one.
+
+  Attributes:
+    weights: {name: WeightRef} of the networks that measure.
+
+  Raises:
+    InputError: numbers that are not of samples of this shape.
   """
   name = 'eval'
 
   def __init__(self, generator: Any, config: Any):
     self._generator, self._config = generator, config
+    asked = tuple(config.evaluation.numbers)
+    numbers.check_samples(asked, config.data.frames)
+    self._absent = {name: why for name in asked if (
+        why := networks.missing(numbers.NUMBERS[name][1]))}
+    self._numbers = {name: numbers.NUMBERS[name][1] for name in asked
+                     if name not in self._absent}
+    used = feature_numbers.networks_of(self._numbers)
+    self.weights = feature_numbers.weights_of(used)
     self.functions = {
         'losses': self._losses,
-        'sample': functools.partial(self._sample, True),
-        'sample_unguided': functools.partial(self._sample, False)}
+        'guided': functools.partial(self._sample, True),
+        'unguided': functools.partial(self._sample, False)}
+    for network in used:
+      self.functions |= {
+          f'{network}/samples': functools.partial(self._features, network),
+          f'{network}/originals': functools.partial(
+              feature_numbers.of_originals, network)}
 
   def _losses(self, state, frozen, batch, key):
     generator, params = self._generator, parameters(state)
@@ -57,49 +83,125 @@ class Samples:
         name: batch[name] for name in _ROW}
 
   def _sample(self, guides, state, frozen, batch, key):
-    """uint8 images of the samples 'number' with 'label' and 'guidance'.
+    """uint8 (B, T, H, W, 3) of the samples 'number' of 'label'.
 
-    A scale of 1 needs half of the work, any other is an argument: a sweep of
-    them compiles once.
+    A scale of 1 needs half of the work; any other is an argument, so that a
+    sweep of them compiles once.
     """
+    keys_B = base.example_keys(jax.random.fold_in(key, 1), batch['number'])
     return image_metrics.to_uint8(self._generator.sample(
-        parameters(state), frozen['tokenizer'],
-        keys(key, batch['number']), batch['label'],
+        parameters(state), frozen['tokenizer'], keys_B, batch['label'],
         batch['guidance'] if guides else 1))
+
+  def _features(self, network, state, frozen, batch, key):
+    del state, key
+    return networks.FEATURES[network].apply(
+        frozen, layers.constrain_batch(batch['image']))
 
   def run(self, functions, batches, step, workdir,
           last) -> Iterator[tuple[str, Any]]:
-    config = self._config
+    config, every = self._config, self._config.evaluation.numbers_every
+    due = bool(last or every and step % every == 0)
     rows = table.Table()
     for batch in batches:
       rows.add(*functions['losses'](batch))
-    results = rows.summary()
+    results, definitions = rows.summary(), {}
+    count, absent = results['count'], dict(self._absent) if due else {}
+    real, ids = self._originals(functions, batches) if due else ({}, {})
+    pictures = {}
+    for scale in config.generation.guidance:
+      pictures[scale], made = self._made(functions, scale, due)
+      for name, network in self._numbers.items() if due else ():
+        try:
+          found = distributions.measure_samples(name, made[network],
+                                                real.get(network))
+        except ValueError as error:
+          absent[name] = str(error)
+          continue
+        results |= {key.replace(name, f'{name}@{scale:g}', 1): value
+                    for key, value in found.items()}
+        definitions[name] = dataclasses.replace(
+            numbers.define(name, networks.sha256(network),
+                           ids.get(network, '')),
+            count=config.generation.count, data=self._told())
     measured = protocol.Protocol.from_config(
-        config, results['count'], data.fingerprint(config, 'evaluation'))
-    pictures = {scale: self._samples(functions, scale, min(
-        _GRID, config.generation.count)) for scale in config.generation.guidance}
+        config, count, data.fingerprint(config, 'evaluation'), definitions)
     if workdir is not None:
       folder = epath.Path(workdir) / 'evaluation'
       metric_files.write_arrays(folder / f'{step}.npz', rows.columns())
-      for i, (scale, images) in enumerate(pictures.items()):
-        name = f'{step}.png' if not i else f'{step}_cfg{scale:g}.png'
+      for scale, images in pictures.items():
+        first = scale == config.generation.guidance[0]
+        name = f'{step}.png' if first else f'{step}_cfg{scale:g}.png'
         metric_files.write_png(folder / name, metric_files.samples(images))
       files.write_text(folder / 'protocol.json', measured.to_json())
     yield from results.items()
-    yield 'protocol', measured.id
+    yield 'protocol', measured.of('psnr').id
+    for name in measured.numbers:
+      yield f'{name}_protocol', measured.of(name).id
+    for name, why in absent.items():
+      logging.warning('step %d: %s is ABSENT: %s', step, name, why)
+      yield f'{name}_absent', why
 
-  def _samples(self, functions, scale, count):
-    """uint8 (count, T, H, W, 3)."""
-    config = self._config.generation
-    size = batch_size(config.batch_size)
-    labels = wanted(self._config, count)
-    made, name = [], 'sample' if scale != 1 else 'sample_unguided'
+  def samples(self, functions: Mapping[str, Callable], scale: float,
+              count: int) -> Iterator[np.ndarray]:
+    """Samples in batches, the last one filled up beyond `count`.
+
+    Args:
+      functions: `functions`, bound to a state.
+      scale: of guidance.
+      count: of samples.
+
+    Yields:
+      uint8 (B, T, H, W, 3).
+    """
+    devices = jax.device_count()  # Each makes equally many.
+    size = -(-self._config.generation.batch_size // devices) * devices
     for start in range(0, count, size):
-      numbers = np.arange(start, start + size, dtype=np.int32)
-      made.append(functions[name]({
-          'number': numbers, 'label': labels[numbers % count],
-          'guidance': np.float32(scale)}))
-    return np.concatenate(made)[:count]
+      number_B = np.arange(start, start + size, dtype=np.int32)
+      yield functions['unguided' if scale == 1 else 'guided']({
+          'number': number_B, 'guidance': np.float32(scale),
+          'label': labels(self._config, start + size)[start:]})
+
+  def _made(self, functions, scale, measured):
+    """Images of the first samples, and of all, if they are to be measured,
+    the features by network, (N, T, D)."""
+    used = set(self._numbers.values()) if measured else set()
+    count = self._config.generation.count
+    count = count if used else min(_GRID, count)
+    images, found = [], {name: [] for name in used}
+    for image in self.samples(functions, scale, count):
+      if sum(map(len, images)) < _GRID:
+        images.append(image)
+      for name in used:
+        found[name].append(functions[f'{name}/samples']({'image': image}))
+    return np.concatenate(images)[:min(count, _GRID)], {
+        name: np.concatenate(parts)[:count] for name, parts in found.items()}
+
+  def _originals(self, functions, batches):
+    """The reference's features by network, (M, T, D), and protocol ids."""
+    config = feature_numbers.examples(self._config)
+    found, ids = {}, {}
+    for network in dict.fromkeys(
+        network for name, network in self._numbers.items()
+        if numbers.NUMBERS[name][2]):
+      chosen = batches.spread(config.evaluation.count)
+      cache = feature_numbers.Originals(
+          config, network, chosen.count, data.fingerprint(config, 'evaluation'))
+      rows = table.Table()
+      for batch in () if cache.hit else chosen:
+        values = functions[f'{network}/originals'](batch)
+        rows.add({network + feature_numbers.ORIGINALS: values},
+                 {name: np.asarray(batch[name]) for name in _ROW})
+      found[network] = cache.complete({} if cache.hit else rows.columns())
+      ids[network] = cache.protocol.id
+    return found, ids
+
+  def _told(self):
+    """What the samples are of, as their numbers' protocol says it."""
+    classes = self._generator.classes
+    labels = tuple(self._config.generation.labels) or (
+        f'0..{classes - 1}' if classes else 'none')
+    return f'samples of labels {labels} in turn'
 
 
 def parameters(state: base.State) -> Any:
@@ -108,18 +210,7 @@ def parameters(state: base.State) -> Any:
   return state.params[name] if state.ema[name] is None else state.ema[name]
 
 
-def keys(key: jax.Array, number_B: jax.Array) -> jax.Array:
-  """One key a sample, whatever batch it is made in."""
-  return base.example_keys(jax.random.fold_in(key, 1), number_B)
-
-
-def batch_size(size: int) -> int:
-  """Rounded up to what all devices share evenly."""
-  devices = jax.device_count()
-  return -(-size // devices) * devices
-
-
-def wanted(config: Any, count: int) -> np.ndarray:
-  """(count,) int32 labels, in turn; -1 without classes."""
-  labels = tuple(config.generation.labels) or range(config.diffusion.classes)
-  return np.resize(np.asarray(labels or (-1,), np.int32), count)
+def labels(config: Any, count: int) -> np.ndarray:
+  """(count,) int32 labels of the samples, in turn; -1 without classes."""
+  asked = tuple(config.generation.labels) or range(config.diffusion.classes)
+  return np.resize(np.asarray(asked or (-1,), np.int32), count)

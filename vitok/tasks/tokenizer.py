@@ -2,8 +2,10 @@
 
 Its parameters are a frozen network's weights (`base.WeightRef`): an argument
 of the step, in no checkpoint of the run that uses them. With them come mean
-and deviation of each channel of its codes, measured once, by the same rule on
-every machine, and kept in the tokenizer's workdir.
+and deviation of each channel of its codes. They are the tokenizer's own: of
+codes of the images that it was trained on, measured once, by the same rule on
+every machine, and kept in its workdir as `latents/<step>-<sample or mean>.json`
+for whoever uses it next, with or without the data.
 
 Dimensions: B batch, L tokens, c channels of the code.
 """
@@ -19,8 +21,8 @@ from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from vitok import config as config_lib
 from vitok import accounting, data, errors, files, models
+from vitok import config as config_lib
 from vitok.tasks import base
 from vitok.training import checkpoints, manifest
 
@@ -60,8 +62,7 @@ class Frozen:
   @property
   def reference(self) -> base.WeightRef:
     if self._config.tokenizer.workdir == LATER:
-      raise errors.InputError('config.tokenizer.workdir', LATER,
-                              'is what a sweep puts a workdir in place of')
+      return base.WeightRef(LATER, '', self._load)
     return base.WeightRef(str(self._folder), self.sha256, self._load)
 
   @property
@@ -133,28 +134,31 @@ class Frozen:
     return {'params': read(self._field), **stats}
 
   def _load(self):
+    if self._config.tokenizer.workdir == LATER:
+      raise errors.InputError('config.tokenizer.workdir', LATER,
+                              'is what a sweep puts a workdir in place of')
     variables = self.variables()
-    mean_c, deviation_c = self._statistics(variables)
+    if not self._config.diffusion.normalise:
+      return {'variables': variables}
+    with jax.ensure_compile_time_eval():  # A check of shapes may trace this.
+      mean_c, deviation_c = self._statistics(variables)
     return {'variables': variables, 'mean': mean_c, 'deviation': deviation_c}
 
   def _statistics(self, variables):
     """Mean and deviation (c,) of codes, float32; measured if not yet stored.
 
-    Of `EXAMPLES` training examples, drawn and augmented by a seed of their
-    own, encoded on this process's first device. Process 0 tells the others.
+    Process 0 tells the others.
     """
-    config = self._config
-    path = epath.Path(config.tokenizer.workdir) / 'latents' / (
-        f'{self._statistics_id()[:16]}.json')
+    kind = 'sample' if self._config.tokenizer.sample else 'mean'
+    path = self._folder.parents[1] / 'latents' / (
+        f'{self._folder.name}-{kind}.json')
     found = np.zeros((2, self.model.size.channels), np.float32)
     if jax.process_index() == 0:
-      if path.exists():
-        stored = json.loads(path.read_text())
-      else:
-        stored = measure(self, variables, config)
+      stored = json.loads(path.read_text()) if path.exists() else {}
+      if stored.get('sha256') != self.sha256:  # None, or of another run.
+        stored = self._measure(variables) | {'sha256': self.sha256}
         try:
-          files.write_text(path, json.dumps(stored, indent=1) + '\n',
-                           replace=False)
+          files.write_text(path, json.dumps(stored, indent=1) + '\n')
         except OSError as error:  # Then it is measured again next time.
           logging.warning('%s cannot be written: %s', path, error)
       found[:] = stored['mean'], stored['deviation']
@@ -162,48 +166,41 @@ class Frozen:
       found = multihost_utils.broadcast_one_to_all(found)
     return tuple(np.asarray(found))
 
-  def _statistics_id(self):
-    """Hash of all that the statistics depend on."""
-    config = self._config
-    transforms = [value for key, value in sorted(config_lib.flatten(
-        config.data).items()) if key not in (
-            'sources', 'workers', 'prefetch')]
-    return hashlib.sha256(repr([
-        self.sha256, config.tokenizer.sample, EXAMPLES, transforms,
-        data.fingerprint(config, 'train')]).encode()).hexdigest()
+  def _measure(self, variables):
+    """Mean and deviation of each channel, as lists, and what they are of.
 
+    Of `EXAMPLES` of the tokenizer's training examples, drawn and augmented by
+    a seed of their own, encoded on this process's first device.
+    """
+    own, sampled = self._own.copy_and_resolve_references(), (
+        self._config.tokenizer.sample)
+    own.seed, own.batch_size = 0, _BATCH
+    variables = jax.device_put(variables, jax.local_devices()[0])
 
-def measure(frozen: Frozen, variables: Any, config: Any) -> dict[str, Any]:
-  """Mean and deviation of each channel of a tokenizer's codes.
+    @jax.jit
+    def encode(variables, image, rows):
+      keys = base.example_keys(jax.random.key(0), rows) if sampled else None
+      return self.encode({'variables': variables}, {'image': image}, keys)
 
-  Returns:
-    {'mean', 'deviation': lists of c numbers, 'examples'}.
-  """
-  config = config.copy_and_resolve_references()
-  config.unlock()
-  config.seed, config.batch_size = 0, _BATCH
-  variables = jax.device_put(variables, jax.local_devices()[0])
-  key = jax.random.key(0)
-
-  @jax.jit
-  def encode(variables, batch, rows):
-    keys = base.example_keys(key, rows) if config.tokenizer.sample else None
-    return frozen.encode({'variables': variables}, batch, keys)
-
-  count = sums = squares = 0
-  for step in range(EXAMPLES // _BATCH):
-    batch = data.host_batch(config, step)
-    inputs = {name: batch[name] for name in ('image', 'code') if name in batch}
-    rows = np.arange(step * _BATCH, (step + 1) * _BATCH, dtype=np.int32)
-    z_BxLxc = np.asarray(encode(variables, inputs, rows), np.float64)
-    count += z_BxLxc.shape[0] * z_BxLxc.shape[1]
-    sums = sums + z_BxLxc.sum((0, 1))
-    squares = squares + np.square(z_BxLxc).sum((0, 1))
-  mean = sums / count
-  # A channel that no code uses (its posterior is the prior's mean) stays so.
-  deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
-  return {'mean': mean.tolist(), 'deviation': deviation.tolist(),
-          'examples': EXAMPLES}
+    count = sums = squares = 0
+    try:
+      for step in range(EXAMPLES // _BATCH):
+        rows = np.arange(step * _BATCH, (step + 1) * _BATCH, dtype=np.int32)
+        image = data.host_batch(own, step)['image']
+        z_Nxc = np.asarray(encode(variables, image, rows), np.float64).reshape(
+            -1, self.model.size.channels)
+        count += len(z_Nxc)
+        sums, squares = sums + z_Nxc.sum(0), squares + np.square(z_Nxc).sum(0)
+    except errors.InputError as error:
+      raise errors.InputError(
+          'config.tokenizer.workdir', self._config.tokenizer.workdir,
+          'holds no latents/, and what it was trained on cannot be read: '
+          f'{error}', '--config.diffusion.normalise=False') from error
+    mean = sums / count
+    # A channel that no code uses is left as it is, nearly.
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
+    return {'mean': mean.tolist(), 'deviation': deviation.tolist(),
+            'examples': EXAMPLES, 'data': data.fingerprint(own, 'train')}
 
 
 def _read(workdir):
