@@ -40,6 +40,15 @@ def test_an_arms_overrides_come_last():
   assert 'a-wide' not in units
 
 
+def test_points_may_be_an_arm_and_bring_columns_of_their_own():
+  points = [sweeps.Point('c', POINTS[0].overrides, 1e-3, {'together': 8})]
+  law, longer = sweeps.expand(points, longer='c', arm='apart')
+  assert law.factors == {'configuration': 'c', 'role': 'arm', 'arm': 'apart',
+                         'together': 8}
+  assert longer.factors == {'configuration': 'c', 'role': 'longer',
+                            'together': 8}
+
+
 def test_units_of_one_configuration_stand_side_by_side():
   configurations = [u.factors['configuration'] for u in expand(
       seeds=2, longer='ab', tuned='ab', multiples=(0.5,),

@@ -6,6 +6,7 @@ axis that its size divides; small parameters and the stacked `layers` axis are
 never cut.
 """
 
+import functools
 import math
 from typing import Any
 
@@ -15,6 +16,12 @@ from vitok import errors
 AXES = ('replica', 'fsdp', 'tensor')  # Of the mesh.
 BATCH_AXES = ('replica', 'fsdp')  # Those that split the batch.
 LAYERS = 'layers'  # Logical name of the axis that stacks layers.
+
+
+@functools.cache
+def _usual():
+  """Locked; a config takes longer to make than all this arithmetic."""
+  return config_lib.default().sharding
 
 
 def ways(shape: tuple[int, ...], axes: tuple[str, ...], mesh: dict[str, int],
@@ -31,7 +38,7 @@ def ways(shape: tuple[int, ...], axes: tuple[str, ...], mesh: dict[str, int],
     InputError: a rule gives an axis to a mesh axis that does not divide it,
       other than `fsdp`.
   """
-  sharding = sharding or config_lib.default().sharding
+  sharding = sharding or _usual()
   rules = dict(sharding.rules)
   one_layer = math.prod(
       n for n, name in zip(shape, axes, strict=True) if name != LAYERS)

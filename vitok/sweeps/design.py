@@ -21,10 +21,12 @@ class Point:
     overrides: {dotted config key: value}, without seed and rate;
       'total_steps' is what a law unit trains.
     rate: `optimizer.learning_rate` of its law units.
+    columns: factors of all its units, columns of the report's table.
   """
   name: str
   overrides: dict
   rate: float
+  columns: dict = dataclasses.field(default_factory=dict)
 
   def unit(self, label: str, factors: dict, *, seed: int = 0, ratio: int = 1,
            multiple: float = 1.0, changes: Mapping = ()) -> Unit:
@@ -45,14 +47,15 @@ class Point:
                    'optimizer.learning_rate': float(
                        f'{self.rate * multiple:.6g}'),
                    **dict(changes)},
-        factors={'configuration': self.name, **factors})
+        factors={'configuration': self.name, **self.columns, **factors})
 
 
 def expand(points, *, seeds: Mapping[str, int] | int = 1,
            longer: Collection[str] = (), ratio: int = 3,
            tuned: Collection[str] = (),
            multiples: Collection[float] = (0.5, 2.0),
-           arms: Mapping[str, tuple] = None) -> Iterator[Unit]:
+           arms: Mapping[str, tuple] = None,
+           arm: str = '') -> Iterator[Unit]:
   """The units of a design, those that share a compiled step side by side.
 
   Args:
@@ -63,14 +66,16 @@ def expand(points, *, seeds: Mapping[str, int] | int = 1,
     tuned: names of the points also trained at other learning rates, once.
     multiples: of the point's own rate, for `tuned`.
     arms: {name of the arm: (overrides, names of its points)}.
+    arm: name of the arm that all these points are, '' if they are the law.
 
   Yields:
     `Unit`s.
   """
+  role = {'role': 'arm', 'arm': arm} if arm else {'role': 'law'}
   for point in points:
     count = seeds if isinstance(seeds, int) else seeds.get(point.name, 1)
     for seed in range(count):
-      yield point.unit(f'seed{seed}', {'role': 'law'}, seed=seed)
+      yield point.unit(f'seed{seed}', role, seed=seed)
     if point.name in longer:
       yield point.unit(f'{ratio}x', {'role': 'longer'}, ratio=ratio)
     if point.name in tuned:

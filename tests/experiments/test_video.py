@@ -1,0 +1,105 @@
+"""Designs of the experiments on video."""
+
+import pathlib
+
+import pytest
+
+from vitok import sizes, sweeps, validation
+from vitok.sweeps import price as price_lib
+from vitok.training import program
+
+FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
+PRESETS = ('cpu', 'gpu1', 'gpu', 'paper')
+HERE = {'data.sources': 'films', 'data.stride': 1, 'evaluation.split': 'test'}
+
+
+def load(preset, here=False):
+  experiment = sweeps.load(f'{FOLDER}/video_scaling.py:{preset}',
+                           HERE if here else None)
+  return experiment, [(unit, experiment.resolve(unit))
+                      for unit in experiment.units]
+
+
+def size(config):
+  return sizes.from_config(config.model)
+
+
+def floats(config):
+  return size(config).code_floats(config.data.frames, config.data.resolution)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_every_unit_can_run(preset):
+  for _, config in load(preset, here=True)[1]:
+    validation.check(config)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_images_are_the_same_clips_and_codes_frame_by_frame(preset):
+  _, units = load(preset)
+  arm = [(unit, config) for unit, config in units
+         if unit.factors.get('arm') == 'apart']
+  law = [config for unit, config in units if unit.factors['role'] == 'law']
+  assert len(arm) >= 3
+  for unit, config in arm:
+    assert config.model.attends == 'step' and size(config).tubelet == 1
+    assert unit.factors['together'] == 1
+    assert config.data.to_dict() == law[0].data.to_dict()
+    assert config.total_steps == law[0].total_steps
+  # Both series reach the same codes, so that none is extrapolated to another.
+  ends = [(min(map(floats, side)), max(map(floats, side)))
+          for side in (law, [config for _, config in arm])]
+  assert max(low for low, _ in ends) < min(high for _, high in ends)
+
+
+@pytest.mark.parametrize('preset', PRESETS[:3])
+def test_equal_codes_are_reached_by_several_tubelets_and_patches(preset):
+  ways = {}
+  for unit, config in load(preset)[1]:
+    if unit.factors['role'] == 'law':
+      ways.setdefault(floats(config), set()).add(
+          (size(config).tubelet, size(config).patch))
+      wide = min(size(config).encoder.width, size(config).decoder.width)
+      assert wide >= size(config).patch_dim
+  assert len(ways) >= 4
+  assert max(len(shapes) for shapes in ways.values()) >= 3
+
+
+def test_paper_has_the_papers_ten_points():
+  law = {unit.factors['configuration']: floats(config)
+         for unit, config in load('paper')[1] if unit.factors['role'] == 'law'}
+  assert law == {
+      'p32q8c16': 2048, 'p32q4c16': 4096, 'p32q2c16': 8192,
+      'p32q1c16': 16384, 'p16q8c16': 8192, 'p16q4c16': 16384,
+      'p16q2c16': 32768, 'p8q8c16': 32768, 'p8q4c16': 65536,
+      'p8q2c16': 131072}
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_checks_have_their_units(preset):
+  _, units = load(preset)
+  labels = [unit.factors['configuration'] for unit, _ in units
+            if unit.factors['role'] == 'law']
+  assert len(labels) - len(set(labels)) >= 3
+  longer = {unit.factors['configuration'] for unit, _ in units
+            if unit.factors['role'] == 'longer'}
+  assert len(longer) == 4 and sum('apart' in label for label in longer) == 1
+  assert len({unit.factors['configuration'] for unit, _ in units
+              if unit.factors['role'] == 'rate'}) == 2
+
+
+def test_cpu_fits_twenty_minutes_on_two_cores():
+  experiment, units = load('cpu')
+  value = price_lib.price(experiment, device='h100')
+  # 12.5 s per TFLOP, compiling included, is what two quiet cores took for the
+  # image law.
+  assert value['total']['train_flops'] < 80e12
+  assert len({program.signature(config) for _, config in units}) <= 17
+
+
+@pytest.mark.parametrize('preset, count, limit', [
+    ('gpu1', 1, 24), ('gpu', 8, 48), ('paper', 8, 24 * 14)])
+def test_price_and_memory_fit_the_machine(preset, count, limit):
+  value = price_lib.price(load(preset)[0], device='h100', count=count)
+  assert value['total']['hours'] < limit
+  assert value['total']['bytes_per_device'] < 80e9
