@@ -25,7 +25,7 @@ def _case(*changes, words, model='P-N/8', workdir='{dir}/new'):
 def _stage2(*changes, words):
   return _case(
       'task=adversarial',
-      "optimizer.groups=({'match': '(encoder|bottleneck)/.*', 'frozen': True},)",
+      "optimizer.groups=({'match': '(enc|bott).*', 'frozen': True},)",
       *changes, words=words)
 
 
@@ -84,7 +84,7 @@ CASES = {
         _case('model.latents=-1', words=['config.model.latents', '-1', '0']),
         _case('model.latents=8', 'model.positions=none',
               words=['config.model.positions', 'mask tokens', 'rope2d']),
-        _case('model.attends=frame', words=['config.model.attends', 'step']),
+        _case('model.window=2', words=['config.model.window', '1 time steps']),
         _case('model.keep=(8, 32)',
               words=['config.model.keep', '16 tokens', '(8, 16)']),
         _case('model.keep=(16, 4)',

@@ -105,6 +105,7 @@ def check(config, part='all'):
   _check_cadence(config.evaluation)
   if part == 'all':
     _check_optimizer(config)
+    step.check_accumulation(task, config.optimizer.accumulate)
     _check_rows(config)
     _check_profile(config)
     divergence.check(config.divergence)
