@@ -18,7 +18,6 @@ from vitok import data, files
 from vitok.metrics import distributions, networks, numbers, protocol, table
 from vitok.metrics import files as metric_files
 from vitok.metrics import image as image_metrics
-from vitok.models import layers
 from vitok.tasks import base, feature_numbers
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # At which the loss is measured.
@@ -32,9 +31,9 @@ class Samples:
   Sample n is made with a key of its own and of the n-th label in turn, so that
   neither the batch size nor the number of devices changes it. Numbers of
   `config.evaluation.numbers` are of `generation.count` samples for each scale
-  of `generation.guidance`, as `gkid@1.5`; their reference is the evaluated
-  examples (`evaluation.features` of them). Of a number that cannot be measured
-  `<number>_absent` says why.
+  of `generation.guidance`, as `gkid@1.5`, and of the first one also as `gkid`;
+  their reference is the evaluated examples (`evaluation.features` of them). Of
+  a number that cannot be measured `<number>_absent` says why.
 
   Files: `evaluation/<step>.npz` (losses of each example), `<step>.png` and
   `<step>_cfg<scale>.png` (samples by scale), `protocol.json`. Parameters are
@@ -63,10 +62,8 @@ class Samples:
         'guided': functools.partial(self._sample, True),
         'unguided': functools.partial(self._sample, False)}
     for network in used:
-      self.functions |= {
-          f'{network}/samples': functools.partial(self._features, network),
-          f'{network}/originals': functools.partial(
-              feature_numbers.of_originals, network)}
+      self.functions[network] = functools.partial(
+          feature_numbers.of_images, network)
 
   def _losses(self, state, frozen, batch, key):
     generator, params = self._generator, parameters(state)
@@ -93,11 +90,6 @@ class Samples:
         parameters(state), frozen['tokenizer'], keys_B, batch['label'],
         batch['guidance'] if guides else 1))
 
-  def _features(self, network, state, frozen, batch, key):
-    del state, key
-    return networks.FEATURES[network].apply(
-        frozen, layers.constrain_batch(batch['image']))
-
   def run(self, functions, batches, step, workdir,
           last) -> Iterator[tuple[str, Any]]:
     config, every = self._config, self._config.evaluation.numbers_every
@@ -120,6 +112,8 @@ class Samples:
           continue
         results |= {key.replace(name, f'{name}@{scale:g}', 1): value
                     for key, value in found.items()}
+        if scale == config.generation.guidance[0]:
+          results |= found
         definitions[name] = dataclasses.replace(
             numbers.define(name, networks.sha256(network),
                            ids.get(network, '')),
@@ -173,7 +167,7 @@ class Samples:
       if sum(map(len, images)) < _GRID:
         images.append(image)
       for name in used:
-        found[name].append(functions[f'{name}/samples']({'image': image}))
+        found[name].append(functions[name]({'image': image}))
     return np.concatenate(images)[:min(count, _GRID)], {
         name: np.concatenate(parts)[:count] for name, parts in found.items()}
 
@@ -189,7 +183,7 @@ class Samples:
           config, network, chosen.count, data.fingerprint(config, 'evaluation'))
       rows = table.Table()
       for batch in () if cache.hit else chosen:
-        values = functions[f'{network}/originals'](batch)
+        values = functions[network](batch)
         rows.add({network + feature_numbers.ORIGINALS: values},
                  {name: np.asarray(batch[name]) for name in _ROW})
       found[network] = cache.complete({} if cache.hit else rows.columns())
