@@ -11,8 +11,8 @@ has numbers (3 q p^2), or the patch embedding would be a second bottleneck; only
 `:paper` has the paper's towers, which are not.
 
 Arm `apart` overlays the image law: the same films, but each token attends to
-its own frame alone (`model.attends='step'`, q = 1), so that a clip is coded as
-so many images by an image tokenizer and E is T times that of one. Both are
+its own frame alone (`model.window=1`, q = 1), so that a clip is coded as so
+many images by an image tokenizer and E is T times that of one. Both are
 measured on the same clips by the same protocol: equal E is equal pixels per
 float.
 
@@ -141,7 +141,7 @@ def units(preset):
       for c in channels]
   frames = [
       sweeps.Point(f'apart-p{patch}c{c}', {
-          **scale, **layers, 'model.attends': 'step', 'model.name': str(
+          **scale, **layers, 'model.window': 1, 'model.name': str(
               sizes.parse(f'{towers}/1x{patch}x{c}'))}, rate, {'together': 1})
       for towers, patch, channels, rate, layers in numbers['apart']
       for c in channels]

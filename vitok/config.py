@@ -64,9 +64,9 @@ def default():
           latents=0,  # 1-D tokens that are the code; 0: as the name says.
           # Lengths to which codes are cut in training: (32, 64, 128, 256).
           keep=(),
-          # 'step': a token attends to those of its own time step alone, so
-          # that a clip is coded as so many images.
-          attends='clip',
+          # Time steps of a clip that attend to each other, so that it is coded
+          # as so many shorter ones, or images (1); 0: the whole clip.
+          window=0,
           attention='xla',
           scan=True,
           remat='none',

@@ -42,7 +42,7 @@ def test_images_are_the_same_clips_and_codes_frame_by_frame(preset):
   law = [config for unit, config in units if unit.factors['role'] == 'law']
   assert len(arm) >= 3
   for unit, config in arm:
-    assert config.model.attends == 'step' and size(config).tubelet == 1
+    assert config.model.window == 1 and size(config).tubelet == 1
     assert unit.factors['together'] == 1
     assert config.data.to_dict() == law[0].data.to_dict()
     assert config.total_steps == law[0].total_steps

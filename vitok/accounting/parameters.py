@@ -27,7 +27,7 @@ from vitok.accounting import sharding as sharding_lib
 PARTS = ('encoder', 'bottleneck', 'decoder')
 # Fields of `config.model` that `Spec` takes as they are.
 OPTIONS = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
-           'bias', 'final_norm', 'attends', 'keep')
+           'bias', 'final_norm', 'window', 'keep')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Spec:
     code_projection: width of the projection to the code in units of its
       channels; 2 where it makes a mean and a log-variance.
     mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm,
-      attends, keep: as in `config.model`.
+      window, keep: as in `config.model`.
   """
   size: sizes.Size
   frames: int
@@ -54,7 +54,7 @@ class Spec:
   qk_norm: bool = False
   bias: bool = True
   final_norm: bool = True
-  attends: str = 'clip'
+  window: int = 0
   keep: tuple[int, ...] = ()
 
   @property
@@ -74,8 +74,8 @@ class Spec:
   @property
   def attended(self) -> int:
     """Tokens that a token attends to."""
-    steps = self.frames // self.size.tubelet if self.attends == 'step' else 1
-    return self.sequence // steps
+    steps = self.frames // self.size.tubelet
+    return self.sequence // (steps // (self.window or steps))
 
   @property
   def towers(self) -> dict[str, sizes.Tower]:

@@ -40,30 +40,36 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
     raise errors.InputError('config.model.bottleneck', 'layernorm',
                             'makes every code of 1 channel 0',
                             'deterministic')
-  _check_attends(model, size.latents)
+  _check_window(model, grid[0], size.latents)
   for tower in (size.encoder, size.decoder):
-    _check_tower(model, tower, grid if model.attends == 'clip' else
-                 (1, *grid[1:]), size.latents)
+    _check_tower(model, tower, (model.window or grid[0], *grid[1:]),
+                 size.latents)
   _check_keep(model.keep, size.latents or math.prod(grid))
   options = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
-             'bias', 'final_norm', 'attention', 'attends', 'scan', 'remat')
+             'bias', 'final_norm', 'attention', 'window', 'scan', 'remat')
   return AutoEncoder(
       size=size, grid=grid, trunk={key: model[key] for key in options},
       bottleneck_name=model.bottleneck, keep=model.keep,
       dtype=layers.DTYPES[model.dtype])
 
 
-def _check_attends(model, latents):
-  """Refuses what would tell the time steps of a clip apart, or join them."""
-  errors.one_of('config.model.attends', model.attends, ('clip', 'step'))
-  if model.attends == 'step' and latents:
-    raise errors.InputError('config.model.attends', 'step',
-                            'has no place for latent tokens', 'clip')
-  if model.attends == 'step' and model.positions in ('sincos', 'learned'):
+def _check_window(model, steps, latents):
+  """Refuses parts of a clip that are no clips of their own."""
+  if not model.window:
+    return
+  if model.window < 0 or steps % model.window:
+    raise errors.InputError(
+        'config.model.window', model.window,
+        f'does not divide the {steps} time steps of a clip',
+        math.gcd(steps, model.window))
+  if latents:
+    raise errors.InputError('config.model.window', model.window,
+                            'has no place for latent tokens', 0)
+  if model.positions in ('sincos', 'learned'):
     raise errors.InputError('config.model.positions', model.positions,
-                            'differs between the time steps of a clip, which '
-                            "config.model.attends='step' takes for images",
-                            'rope2d')
+                            'differs between the parts of a clip that '
+                            f'config.model.window={model.window} makes',
+                            'rope3d')
 
 
 def _check_keep(keep, tokens):

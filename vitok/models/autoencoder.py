@@ -65,7 +65,7 @@ class Trunk(nn.Module):
   attention: str = 'xla'
   scan: bool = True
   remat: str = 'none'
-  attends: str = 'clip'
+  window: int = 0
   latents: int = 0
   dtype: jnp.dtype = jnp.float32
 
@@ -75,10 +75,10 @@ class Trunk(nn.Module):
         self.tower, self.mlp, self.norm, self.attention, self.block,
         self.layer_scale, self.qk_norm, self.bias, self.dtype, name='blocks')
     shape = x_BxLxD.shape
-    if self.attends == 'step':  # The time steps of a clip are so many images.
+    if self.window:  # Parts of a clip are clips, or images, of their own.
+      grid = (self.window, *grid[1:])
       x_BxLxD = layers.constrain_batch(x_BxLxD.reshape(
-          -1, grid[1] * grid[2], shape[-1]))
-      grid = (1, *grid[1:])
+          -1, math.prod(grid), shape[-1]))
     rotation = positions.rotation(self.positions, grid, self.tower.head_dim,
                                   self.latents)
     x_BxLxD, tapped, _ = stack.stack(
