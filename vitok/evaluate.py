@@ -131,7 +131,8 @@ def describe(result: Mapping[str, Any]) -> str:
       continue
     error = numbers.get(f'{name}_se')
     group = numbers.get(f'{name}_se_group')
-    line = f'{name:>14}  {value:.6g} {_UNITS.get(name.partition("@")[0], "")}'.rstrip()
+    unit = _UNITS.get(name.partition('@')[0], '')
+    line = f'{name:>14}  {value:.6g} {unit}'.rstrip()
     if error is not None:
       line += f'  (standard error {error:.2g}'
       line += f'; by group {group:.2g})' if group is not None else ')'

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from vitok import config, errors, models
 from vitok.models import autoencoder, positions
+from vitok.training import mesh as mesh_lib
 
 # To compile fast, not to run fast.
 _jit = functools.partial(
@@ -223,6 +224,23 @@ def test_unrolled_layers_equal_the_scan():
   # Float32: sums in another order.
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
                *results)
+
+
+def test_two_devices_compute_what_one_does():
+  model, image, variables = make(latents=6, keep=(2, 6))
+  image, keys = image[:2], KEYS[:2]
+  gradient = lambda: _jit(jax.value_and_grad(lambda v, x, keys: jnp.square(
+      model.apply(v, x, keys, True)[0] - x).mean()))
+  one = gradient()(variables, image, keys)
+  mesh = mesh_lib.make_mesh({'replica': 2, 'fsdp': 1, 'tensor': 1},
+                            jax.devices()[:2])
+  rows = mesh_lib.batch_sharding(mesh)
+  with jax.set_mesh(mesh):
+    two = gradient()(variables, jax.device_put(image, rows),
+                     jax.device_put(keys, rows))
+  # Float32: the sum over examples is taken in another order.
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+               one, two)
 
 
 def test_latents_serve_images_of_other_sizes_with_the_same_code():

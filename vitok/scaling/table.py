@@ -134,6 +134,8 @@ def _row(run, price, pca):
              absent=' '.join(name.removesuffix('_absent') for name in
                              run.numbers if name.endswith('_absent')))
   row |= {name: run.numbers.get(name) for name in _OF_SETS}
+  row |= {name: value for name, value in run.numbers.items()
+          if '@' in name and '_se' not in name}  # Of cut codes.
   if row['mse']:
     row['log2_mse'] = float(np.log2(row['mse']))
   seconds = run.done.get('seconds', {})
