@@ -13,8 +13,8 @@ PRESETS = ('cpu', 'gpu1', 'gpu', 'paper')
 HERE = {'data.sources': 'films', 'data.stride': 1, 'evaluation.split': 'test'}
 
 
-def load(preset, here=False):
-  experiment = sweeps.load(f'{FOLDER}/video_scaling.py:{preset}',
+def load(preset, here=False, name='video_scaling'):
+  experiment = sweeps.load(f'{FOLDER}/{name}.py:{preset}',
                            HERE if here else None)
   return experiment, [(unit, experiment.resolve(unit))
                       for unit in experiment.units]
@@ -28,9 +28,10 @@ def floats(config):
   return size(config).code_floats(config.data.frames, config.data.resolution)
 
 
+@pytest.mark.parametrize('name', ['video_scaling', 'video_length'])
 @pytest.mark.parametrize('preset', PRESETS)
-def test_every_unit_can_run(preset):
-  for _, config in load(preset, here=True)[1]:
+def test_every_unit_can_run(preset, name):
+  for _, config in load(preset, here=True, name=name)[1]:
     validation.check(config)
 
 
@@ -97,9 +98,32 @@ def test_cpu_fits_twenty_minutes_on_two_cores():
   assert len({program.signature(config) for _, config in units}) <= 17
 
 
+@pytest.mark.parametrize('preset', PRESETS)
+def test_lengths_differ_in_nothing_but_what_attends_to_what(preset):
+  units = [(unit, config) for unit, config in load(
+      preset, name='video_length')[1] if unit.factors['role'] == 'law']
+  lengths = {unit.factors['together'] for unit, _ in units}
+  assert len(lengths) >= 3 and len(units) == 3 * len(lengths)
+  assert max(lengths) == units[0][1].data.frames
+  if preset == 'paper':
+    assert lengths == {16, 32, 64}
+  assert len({(floats(config), config.data.to_json()) for _, config in units}
+             ) == 1
+  for unit, config in units:
+    assert unit.factors['together'] == (
+        config.model.window * size(config).tubelet)
+
+
+def test_lengths_at_cpu_fit_twenty_minutes_on_two_cores():
+  value = price_lib.price(load('cpu', name='video_length')[0], device='h100')
+  assert value['total']['train_flops'] < 80e12
+
+
+@pytest.mark.parametrize('name', ['video_scaling', 'video_length'])
 @pytest.mark.parametrize('preset, count, limit', [
     ('gpu1', 1, 24), ('gpu', 8, 48), ('paper', 8, 24 * 14)])
-def test_price_and_memory_fit_the_machine(preset, count, limit):
-  value = price_lib.price(load(preset)[0], device='h100', count=count)
+def test_price_and_memory_fit_the_machine(preset, count, limit, name):
+  value = price_lib.price(load(preset, name=name)[0], device='h100',
+                          count=count)
   assert value['total']['hours'] < limit
   assert value['total']['bytes_per_device'] < 80e9
