@@ -7,8 +7,7 @@ import pytest
 from tests import runs, stand_ins
 from vitok import data
 from vitok.interop import weights
-from vitok.metrics import image as image_metrics
-from vitok.metrics import protocol
+from vitok.metrics import protocol, reconstruction
 from vitok.tasks import feature_numbers
 
 NAMES = ('rfid', 'rfid_infinity', 'rkid')
@@ -27,21 +26,22 @@ def measure(place, names=NAMES, originals=True, **changes):
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   matrix = weights.load('inception_fid')['w']
 
-  def features(image):
-    return stand_ins.features(matrix, image_metrics.to_uint8(image), np)
+  def made(batch):
+    row = {name: np.asarray(batch[name]) for name in ('mask', 'index', 'group')}
+    return jax.device_get(reconstruction.pair(
+        batch['image'], -batch['image'])), row
+  seen = []
 
-  def made(network, batch):
+  def features(network, image):
     assert network == 'inception_fid'
-    return features(-batch['image']), {
-        name: np.asarray(batch[name]) for name in ('mask', 'index', 'group')}
-
-  def of_originals(network, batch):
-    assert originals, 'the originals went through the network again'
-    return features(batch['image'])
+    seen.append(image)
+    if not originals:  # Else their order is made, original, made, ...
+      assert len(seen) <= len(batches), 'the originals went through it again'
+    return stand_ins.features(matrix, image, np)
   batches = data.eval_batches(config, sharding).spread(
       feature_numbers.examples(config).evaluation.count)
   values, definitions, absent = feature_numbers.measure(
-      config, names, batches, made, of_originals)
+      config, names, batches, made, features)
   measured = protocol.Protocol.from_config(
       config, config.evaluation.count,
       data.fingerprint(config, 'evaluation'), definitions)

@@ -34,7 +34,7 @@ def to_uint8(image: jax.Array) -> jax.Array:
   return jnp.round(jnp.clip(levels, 0, LEVELS)).astype(jnp.uint8)
 
 
-def _levels(image: jax.Array) -> jax.Array:
+def levels(image: jax.Array) -> jax.Array:
   """uint8 levels of a (B, T, H, W, C) array of floats in [-1, 1] or uint8."""
   if image.ndim != 5:
     raise ValueError(f'expected (B, T, H, W, C), got shape {image.shape}')
@@ -45,7 +45,7 @@ def _mse_of_frames(x: jax.Array, y: jax.Array) -> jax.Array:
   """(B, T) mean squared errors on [0, 1]."""
   if x.shape != y.shape:
     raise ValueError(f'metrics of shapes {x.shape} and {y.shape}')
-  difference = _levels(x).astype(jnp.int32) - _levels(y).astype(jnp.int32)
+  difference = levels(x).astype(jnp.int32) - levels(y).astype(jnp.int32)
   # A row's sum is exact in integers (up to 11,008 RGB pixels wide); only the
   # mean over rows rounds. A float32 sum of all pixels is off by 1e-4 dB.
   rows_BxTxH = jnp.sum(difference**2, axis=(3, 4))
@@ -116,7 +116,7 @@ def ssim(x: jax.Array, y: jax.Array) -> jax.Array:
   Raises:
     ValueError: H or W is below 11 pixels: there is no window inside.
   """
-  return similarity(_levels(x) / LEVELS, _levels(y) / LEVELS)
+  return similarity(levels(x) / LEVELS, levels(y) / LEVELS)
 
 
 def similarity(x: jax.Array, y: jax.Array) -> jax.Array:

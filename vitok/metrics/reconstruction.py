@@ -56,6 +56,28 @@ def measure(model: Any, variables: Mapping, batch: Mapping,
   return values
 
 
+def images(model: Any, variables: Mapping, batch: Mapping,
+           keys: jax.Array | None = None) -> dict[str, jax.Array]:
+  """Originals and what is made of them, as networks that measure take them.
+
+  Args:
+    model, variables, batch, keys: as in `measure`.
+
+  Returns:
+    uint8 'original' and 'made' (B, T, H, W, C), and 'finite' (B,): whether all
+    of a reconstruction was, before it was rounded.
+  """
+  made, _ = model.apply(variables, batch['image'], keys=keys, train=False)
+  return pair(batch['image'], made)
+
+
+def pair(original: jax.Array, made: jax.Array) -> dict[str, jax.Array]:
+  """`images`, of what was made by something else than a model."""
+  return {'original': image_metrics.to_uint8(original),
+          'made': image_metrics.to_uint8(made),
+          'finite': jnp.isfinite(made).all(axis=(1, 2, 3, 4))}
+
+
 def compare(original: jax.Array,
             reconstruction: jax.Array) -> dict[str, jax.Array]:
   """'mse', 'psnr' and 'ssim' as in `measure`, of (B, T, H, W, C) images."""

@@ -28,7 +28,6 @@ from vitok import config as config_lib
 from vitok import data, errors, files, sizes
 from vitok.interop import weights
 from vitok.metrics import files as metric_files
-from vitok.metrics import image as image_metrics
 from vitok.metrics import networks, numbers, protocol, reconstruction, table
 from vitok.models import autoencoder
 from vitok.sweeps.experiment import Experiment
@@ -226,8 +225,10 @@ def _evaluate(config, models):
     image = batch['image']
     for key, model in models.items():
       made = model(image)
+      images = _pair(image, made)
       values = _compare(image, made) | {
-          name: _distance(frozen, image, made, network=network)
+          name: _distance(frozen, images['original'], images['made'],
+                          network=network)
           for name, network in distances.items()}
       tables[key].add(jax.device_get(values), _rows(batch))
   return {key: rows.columns() for key, rows in tables.items()}
@@ -240,12 +241,12 @@ def _numbers(config, models):
   frozen, sets, definitions = _frozen(used), {key: {} for key in models}, {}
   count = feature_numbers.examples(config).evaluation.count
   for key, model in models.items() if used else ():
-    made = lambda network, batch, model=model: (np.asarray(_features(
-        frozen, model(batch['image']), network=network)), _rows(batch))
-    originals = lambda network, batch: np.asarray(_features(
-        frozen, batch['image'], network=network))
+    made = lambda batch, model=model: (jax.device_get(_pair(
+        batch['image'], model(batch['image']))), _rows(batch))
+    features = lambda network, images: np.asarray(
+        _features(frozen, images, network=network))
     sets[key], found, _ = feature_numbers.measure(
-        config, names, _batches(config).spread(count), made, originals)
+        config, names, _batches(config).spread(count), made, features)
     definitions |= found
   return sets, definitions | {
       name: numbers.define(name, networks.sha256(numbers.NUMBERS[name][1]))
@@ -273,14 +274,14 @@ def _rows(batch):
 
 
 _compare = jax.jit(reconstruction.compare)
+_pair = jax.jit(reconstruction.pair)
 
 
 @functools.partial(jax.jit, static_argnames='network')
 def _distance(frozen, x, y, *, network):
-  return networks.DISTANCES[network].apply(
-      frozen, image_metrics.to_uint8(x), image_metrics.to_uint8(y))
+  return networks.DISTANCES[network].apply(frozen, x, y)
 
 
 @functools.partial(jax.jit, static_argnames='network')
 def _features(frozen, x, *, network):
-  return networks.FEATURES[network].apply(frozen, image_metrics.to_uint8(x))
+  return networks.FEATURES[network].apply(frozen, x)

@@ -10,7 +10,6 @@ from etils import epath
 
 from vitok import data, files, models
 from vitok.metrics import files as metric_files
-from vitok.metrics import image as image_metrics
 from vitok.metrics import (
   latent,
   networks,
@@ -19,6 +18,7 @@ from vitok.metrics import (
   reconstruction,
   table,
 )
+from vitok.models import layers
 from vitok.tasks import base, feature_numbers
 
 _ROW = ('mask', 'index', 'group')
@@ -58,13 +58,12 @@ class Reconstruction:
             reconstruction.measure, model, images=config.evaluation.grid)),
         'quantised': functools.partial(self._apply, functools.partial(
             reconstruction.quantised, model)),
+        'images': functools.partial(self._apply, functools.partial(
+            reconstruction.images, model)),
         'distances': self._distance,
     }
     for name in self._networks:
-      self.functions |= {
-          f'{name}/made': functools.partial(self._made, name),
-          f'{name}/originals': functools.partial(
-              feature_numbers.of_originals, name)}
+      self.functions[name] = functools.partial(feature_numbers.of_images, name)
 
   @functools.cached_property
   def weights(self) -> dict[str, base.WeightRef]:
@@ -76,23 +75,13 @@ class Reconstruction:
     keys = base.example_keys(key, batch['index'])
     return function(_variables(state), batch, keys), _rows(batch)
 
-  def _pair(self, state, batch, key):
-    """Originals, reconstructions (as levels), and which of these are finite."""
-    keys = base.example_keys(key, batch['index'])
-    made, _ = self._model.apply(_variables(state), batch['image'], keys=keys,
-                                train=False)
-    finite_B = jnp.isfinite(made).all(axis=(1, 2, 3, 4))
-    return (*map(image_metrics.to_uint8, (batch['image'], made)), finite_B)
-
   def _distance(self, state, frozen, batch, key):
-    x, y, finite_B = self._pair(state, batch, key)
-    return {name: jnp.where(finite_B, networks.DISTANCES[network].apply(
+    # Of images alone, as `feature_numbers.of_images` and for its reason.
+    del state, key
+    x, y = (layers.constrain_batch(batch[name]) for name in (
+        'original', 'made'))
+    return {name: jnp.where(batch['finite'], networks.DISTANCES[network].apply(
         frozen, x, y), jnp.nan) for name, network in self._distances.items()}
-
-  def _made(self, network, state, frozen, batch, key):
-    _, y, finite_B = self._pair(state, batch, key)
-    found = networks.FEATURES[network].apply(frozen, y)
-    return jnp.where(finite_B[:, None, None], found, jnp.nan), _rows(batch)
 
   def run(self, functions, batches, step, workdir,
           last) -> Iterator[tuple[str, Any]]:
@@ -102,7 +91,8 @@ class Reconstruction:
     for batch in batches:
       values, row = functions['measure'](batch)
       if due and self._distances:
-        values = values | functions['distances'](batch)
+        values = values | functions['distances'](
+            functions['images'](batch)[0])
       rows.add(values, row)
       if last and len(coded) * len(row['mask']) < config.evaluation.coded:
         coded.append(dict(batch, **row))
@@ -148,8 +138,8 @@ class Reconstruction:
           self._config, self._numbers,
           batches.spread(
               feature_numbers.examples(self._config).evaluation.count),
-          lambda name, batch: functions[f'{name}/made'](batch),
-          lambda name, batch: functions[f'{name}/originals'](batch))
+          functions['images'],
+          lambda name, images: functions[name]({'image': images}))
       for mine, new in zip((found, definitions, absent), more, strict=True):
         mine.update(new)
     return found, definitions, absent

@@ -27,6 +27,7 @@ from vitok.metrics import (
     table,
 )
 from vitok.metrics import image as image_metrics
+from vitok.models import layers
 from vitok.tasks import base
 
 # Whose originals' features are cached, and the number that these are.
@@ -58,17 +59,21 @@ def weights_of(used: Sequence[str]) -> dict[str, base.WeightRef]:
           for info in infos}
 
 
-def of_originals(network: str, state: base.State, frozen: Any,
-                 batch: base.Batch, key: jax.Array) -> jax.Array:
-  """Features (B, T, D) of a batch; an evaluator's function."""
+def of_images(network: str, state: base.State, frozen: Any, batch: base.Batch,
+              key: jax.Array) -> jax.Array:
+  """Features (B, T, D) of a batch's 'image'; an evaluator's function.
+
+  Of images alone, whatever made them: networks take long to compile, and all
+  models of a resolution share what is in the cache of compiled programs.
+  """
   del state, key
   return networks.FEATURES[network].apply(
-      frozen, image_metrics.to_uint8(batch['image']))
+      frozen, layers.constrain_batch(image_metrics.levels(batch['image'])))
 
 
 def measure(config: Any, names: Sequence[str], batches: Any,
-            made: Callable[[str, Any], tuple[np.ndarray, Mapping]],
-            originals: Callable[[str, Any], np.ndarray],
+            made: Callable[[Any], tuple[Mapping, Mapping]],
+            features: Callable[[str, np.ndarray], np.ndarray],
             ) -> tuple[dict[str, float], dict[str, protocol.Definition],
                        dict[str, str]]:
   """Measures the numbers that are of features.
@@ -77,9 +82,9 @@ def measure(config: Any, names: Sequence[str], batches: Any,
     config: of the run.
     names: numbers whose networks are there.
     batches: of the examples of `examples(config)`, with their `count`.
-    made: (network, batch) -> features (B, T, D) of what was made of the
-      examples, and their rows 'mask', 'index', 'group'.
-    originals: (network, batch) -> features (B, T, D) of the examples.
+    made: batch -> {'original', 'made': uint8 (B, T, H, W, 3), 'finite': (B,)
+      whether what was made is}, and the rows 'mask', 'index', 'group'.
+    features: (network, uint8 images) -> (B, T, D).
 
   Returns:
     {name: value} with standard errors, {number: definition}, and {number: why
@@ -94,11 +99,13 @@ def measure(config: Any, names: Sequence[str], batches: Any,
            for name in used if name in paired}
   rows, first = table.Table(), jax.process_index() == 0
   for batch in batches:
+    images, row = made(batch)
     columns = {}
     for name in used:
-      columns[name], row = made(name, batch)
+      columns[name] = np.where(images['finite'][:, None, None],
+                               features(name, images['made']), np.nan)
       if name in paired and not cache[name].hit:
-        columns[name + ORIGINALS] = originals(name, batch)
+        columns[name + ORIGINALS] = features(name, images['original'])
     if first:
       rows.add(columns, row)
   if not (first and names):
