@@ -1,0 +1,53 @@
+"""The comparison of codes: equal E, all that the claims need, affordable."""
+
+import pathlib
+
+import pytest
+
+from vitok import sizes, sweeps, validation
+from vitok.scaling import claims as claims_lib
+from vitok.sweeps import price as price_lib
+
+FILE = pathlib.Path(__file__).parents[2] / 'experiments' / 'code_variants.py'
+PRESETS = ('cpu', 'gpu1', 'gpu', 'paper')
+HERE = {'data.sources': 'photographs', 'evaluation.split': 'test'}
+
+
+def load(preset, overrides=None):
+  return sweeps.load(f'{FILE}:{preset}', overrides)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_each_code_size_is_reached_by_patches_latents_and_cut_codes(preset):
+  kinds = {}
+  experiment = load(preset, HERE)
+  for unit in experiment.units:
+    config = experiment.resolve(unit)
+    validation.check(config)
+    size = sizes.from_config(config.model)
+    assert (size.latents > 0) == (unit.factors['latent'] == 2)
+    assert bool(config.model.keep) == (unit.factors['cut'] == 2)
+    if unit.factors['role'] == 'law':
+      floats = size.code_floats(1, config.data.resolution)
+      assert f'{floats}-' in unit.name
+      kinds.setdefault(floats, set()).add(
+          (unit.factors['latent'], unit.factors['cut']))
+      # The last length is the whole code (validation), others halve it.
+      assert all(b == 2 * a for a, b in zip(
+          config.model.keep, config.model.keep[1:], strict=False))
+  assert len(kinds) >= 2
+  assert all(len(found) == 3 for found in kinds.values())
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_differences_of_half_a_decibel_can_be_told(preset):
+  experiment = load(preset)
+  effects = price_lib.price(experiment, device='h100')['smallest_effects']
+  for claim in claims_lib.parse(experiment.claims):
+    assert effects[claim.name] < claim.margin
+
+
+def test_two_cores_and_one_accelerator_can_afford_it():
+  assert price_lib.price(load('cpu'), device='h100')[
+      'total']['train_flops'] < 30e12
+  assert price_lib.price(load('gpu1'), device='h100')['total']['hours'] < 24
