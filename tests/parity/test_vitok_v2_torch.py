@@ -77,6 +77,28 @@ def test_every_layer_and_the_pixels_equal_pytorch(name):
         'pixels')
 
 
+def test_images_of_different_sizes_in_a_batch_equal_pytorch():
+  model, (encoder, decoder), tensors = build(NAMES['heads of 32'])
+  params, p = vitok_v2.from_published(*tensors), model.size.patch
+  rng, grids, length = np.random.default_rng(1), ((2, 5), (4, 3), (1, 1)), 13
+  strips = rng.uniform(-1, 1, (3, length, 3 * p * p))  # Padding is not zero.
+  places, valid = np.zeros((3, length, 2), int), np.zeros((3, length), bool)
+  for b, grid in enumerate(grids):
+    n = grid[0] * grid[1]
+    places[b, :n] = np.stack(np.indices(grid), -1).reshape(-1, 2)
+    valid[b, :n] = True
+  colours_last = strips.reshape(3, length, 3, p, p).transpose(0, 1, 3, 4, 2)
+  image = colours_last.reshape(3, 1, length * p, p, 3).astype(np.float32)
+  y, out = jax.jit(model.apply)({'params': params}, image,
+                                patches=models.Patches(places, valid))
+  at = (*torch.tensor(places).unbind(-1), torch.tensor(valid))
+  z, _ = encoder.double()(torch.tensor(strips), *at)
+  patches, _ = decoder.double()(z, *at)
+  found = np.asarray(y).reshape(3, length, p, p, 3).transpose(0, 1, 4, 2, 3)
+  close(out['code'].z[valid], z[at[2]], 'code')
+  close(found.reshape(strips.shape)[valid], patches[at[2]], 'patches')
+
+
 @pytest.mark.parametrize('order', vitok_v2.PATCH_ORDERS)
 def test_our_parameters_become_the_published_tensors_again(order):
   model, _, tensors = build(NAMES['heads of 32'])

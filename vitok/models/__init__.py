@@ -4,10 +4,10 @@ import math
 
 from vitok import errors, sizes
 from vitok.models import attention, layers, positions, stack
-from vitok.models.autoencoder import AutoEncoder
+from vitok.models.autoencoder import AutoEncoder, Patches
 from vitok.models.bottlenecks import BOTTLENECKS, Code
 
-__all__ = ('AutoEncoder', 'BOTTLENECKS', 'Code', 'build')
+__all__ = ('AutoEncoder', 'BOTTLENECKS', 'Code', 'Patches', 'build')
 
 _CHOICES = {
     'mlp': layers.MLPS,

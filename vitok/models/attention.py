@@ -18,9 +18,10 @@ def rotate(x_BxLxHxK: jax.Array, rotation: np.ndarray) -> jax.Array:
 
   Args:
     x_BxLxHxK: queries or keys.
-    rotation: (2, L, K/2), cosines and sines.
+    rotation: (2, L, K/2), cosines and sines, or (2, B, L, K/2) where examples
+      differ.
   """
-  cos_Lx1xK, sin_Lx1xK = rotation[:, :, None]
+  cos_Lx1xK, sin_Lx1xK = rotation[..., None, :]
   even, odd = x_BxLxHxK[..., ::2], x_BxLxHxK[..., 1::2]
   turned = jnp.stack([even * cos_Lx1xK - odd * sin_Lx1xK,
                       even * sin_Lx1xK + odd * cos_Lx1xK], -1)
@@ -52,29 +53,36 @@ def _softmax_backward(dtype, p, dp):
 _softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
-def xla(q_BxLxHxK: jax.Array, k_BxSxHxK: jax.Array,
-        v_BxSxHxK: jax.Array) -> jax.Array:
-  """softmax(q k^T / sqrt(K)) v by matrix products, softmax in float32."""
+def xla(q_BxLxHxK: jax.Array, k_BxSxHxK: jax.Array, v_BxSxHxK: jax.Array,
+        valid_BxS: jax.Array | None = None) -> jax.Array:
+  """softmax(q k^T / sqrt(K)) v by matrix products, softmax in float32.
+
+  Only `valid_BxS` keys are attended to, all if it is None.
+  """
   q_BxLxHxK *= q_BxLxHxK.shape[-1]**-0.5
   logits_BxHxLxS = jnp.einsum('blhk,bshk->bhls', q_BxLxHxK, k_BxSxHxK,
                               preferred_element_type=jnp.float32)
+  if valid_BxS is not None:  # Finite: an example may be padding altogether.
+    logits_BxHxLxS = jnp.where(valid_BxS[:, None, None], logits_BxHxLxS,
+                               jnp.finfo(jnp.float32).min)
   p_BxHxLxS = _softmax(v_BxSxHxK.dtype, logits_BxHxLxS)
   # Values first: the other way round, XLA copies their transpose.
   return jnp.einsum('bshk,bhls->blhk', v_BxSxHxK, p_BxHxLxS)
 
 
-def cudnn(q_BxLxHxK: jax.Array, k_BxSxHxK: jax.Array,
-          v_BxSxHxK: jax.Array) -> jax.Array:
+def cudnn(q_BxLxHxK: jax.Array, k_BxSxHxK: jax.Array, v_BxSxHxK: jax.Array,
+          valid_BxS: jax.Array | None = None) -> jax.Array:
   """The same by cuDNN's fused kernel: bfloat16, heads of 8n <= 128."""
+  mask = None if valid_BxS is None else valid_BxS[:, None, None]
   return jax.nn.dot_product_attention(
-      q_BxLxHxK, k_BxSxHxK, v_BxSxHxK, implementation='cudnn')
+      q_BxLxHxK, k_BxSxHxK, v_BxSxHxK, mask=mask, implementation='cudnn')
 
 
 IMPLEMENTATIONS = {'xla': xla, 'cudnn': cudnn}
 
 
 class Attention(nn.Module):
-  """Every token attends to all tokens of its example.
+  """Every token attends to all tokens of its example, but not to padding.
 
   The columns of the fused kernel 'qkv' are ordered by head, then q, k, v,
   then channel, so that a split of the columns over devices splits heads.
@@ -88,7 +96,8 @@ class Attention(nn.Module):
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array,
-               rotation: np.ndarray | None = None) -> jax.Array:
+               rotation: np.ndarray | None = None,
+               valid_BxL: jax.Array | None = None) -> jax.Array:
     width = x_BxLxD.shape[-1]
     qkv_BxLxE = layers.Linear(
         3 * width, ('embed', 'heads'), matrices=3, dtype=self.dtype,
@@ -101,7 +110,7 @@ class Attention(nn.Module):
       k = layers.RMSNorm(self.dtype, name='norm_k')(k)
     if rotation is not None:
       q, k = rotate(q, rotation), rotate(k, rotation)
-    o_BxLxHxK = IMPLEMENTATIONS[self.implementation](q, k, v)
+    o_BxLxHxK = IMPLEMENTATIONS[self.implementation](q, k, v, valid_BxL)
     out = layers.Linear(width, ('heads', 'embed'), scale=self.out_scale,
                         dtype=self.dtype, bias=self.bias, name='out')
     return out(o_BxLxHxK.reshape(x_BxLxD.shape))

@@ -13,6 +13,11 @@ Two variants of the code (appendix A.3) are options of the same modules:
            dropped: a code whose first tokens can be decoded alone. Losses of
            the bottleneck are those of the whole code.
 
+Images of different sizes share a batch as their patches (`Patches`, ViTok-v2's
+NaFlex), with a model of positions 'rope2d' or 'none'. One example's 'image' is
+then its patches, padded to the same number L, one below the other: one frame
+of L * p x p pixels.
+
 Dimensions: B batch, T frames, H and W pixels, C colours, L tokens, P numbers
 of a patch (q * p * p * C), D width, c channels of the code.
 """
@@ -25,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax import struct
 
 from vitok import sizes
 from vitok.models import bottlenecks, layers, positions, stack
@@ -51,6 +57,18 @@ def unpatchify(patches_BxLxP: jax.Array, grid: positions.Grid, tubelet: int,
       -1, t * tubelet, h * patch, w * patch, x.shape[-1])
 
 
+@struct.dataclass
+class Patches:
+  """Where the patches of images of different sizes lie.
+
+  Attributes:
+    places: (B, L, 2) int, row and column of each patch in its image.
+    valid: (B, L) bool, False for padding.
+  """
+  places: jax.Array
+  valid: jax.Array
+
+
 class Trunk(nn.Module):
   """What encoder and decoder share: positions, blocks, final norm."""
   tower: sizes.Tower
@@ -69,7 +87,7 @@ class Trunk(nn.Module):
   latents: int = 0
   dtype: jnp.dtype = jnp.float32
 
-  def trunk(self, x_BxLxD, grid, taps, kept):
+  def trunk(self, x_BxLxD, grid, taps, kept, patches=None):
     """Final tokens (B, L, D) in the slice `kept`; `{k: output of block k}`."""
     block = stack.Block(
         self.tower, self.mlp, self.norm, self.attention, self.block,
@@ -81,8 +99,11 @@ class Trunk(nn.Module):
           -1, math.prod(grid), shape[-1]))
     rotation = positions.rotation(self.positions, grid, self.tower.head_dim,
                                   self.latents)
+    if patches is not None and rotation is not None:
+      rotation = positions.rotation_at(patches.places, self.tower.head_dim)
     x_BxLxD, tapped, _ = stack.stack(
-        block, self.tower.depth, x_BxLxD, rotation, taps=taps, scan=self.scan,
+        block, self.tower.depth, x_BxLxD, rotation,
+        None if patches is None else patches.valid, taps=taps, scan=self.scan,
         remat=self.remat)
     x_BxLxD = x_BxLxD.reshape(shape)
     tapped = {number: tap.reshape(shape) for number, tap in tapped.items()}
@@ -97,12 +118,12 @@ class Encoder(Trunk):
 
   @nn.compact
   def __call__(self, patches_BxLxP: jax.Array, grid: positions.Grid,
-               taps: Sequence[int] = ()):
+               taps: Sequence[int] = (), patches: Patches | None = None):
     x_BxLxD = layers.Linear(self.tower.width, ('patch', 'embed'),
                             dtype=self.dtype, name='embed')(patches_BxLxP)
     x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD)
     if not self.latents:
-      return self.trunk(x_BxLxD, grid, taps, slice(None))
+      return self.trunk(x_BxLxD, grid, taps, slice(None), patches)
     table_LxD = self.param(
         'latents', nn.with_logical_partitioning(
             lambda _, shape: jnp.asarray(
@@ -118,15 +139,15 @@ class Decoder(Trunk):
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array, grid: positions.Grid,
-               taps: Sequence[int] = ()):
-    patches = math.prod(grid)
+               taps: Sequence[int] = (), patches: Patches | None = None):
+    count = math.prod(grid)
     if self.latents:
       mask_D = self.param('mask', nn.with_logical_partitioning(
           nn.initializers.normal(0.02), ('embed',)), x_BxLxD.shape[-1:])
       x_BxLxD = _append(jnp.broadcast_to(
-          mask_D.astype(self.dtype), (patches, len(mask_D))), x_BxLxD)
+          mask_D.astype(self.dtype), (count, len(mask_D))), x_BxLxD)
     x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD, self.latents)
-    x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps, slice(patches))
+    x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps, slice(count), patches)
     unembed = layers.Linear(
         self.patch_dim, ('embed', 'patch'), scale=layers.PIXELS_SCALE,
         dtype=self.dtype, out_dtype=jnp.float32, name='unembed')
@@ -173,7 +194,8 @@ class AutoEncoder(nn.Module):
 
   def __call__(self, image_BxTxHxWxC: jax.Array,
                keys: jax.Array | None = None, train: bool = False,
-               taps: Mapping[str, Sequence[int]] | None = None):
+               taps: Mapping[str, Sequence[int]] | None = None,
+               patches: Patches | None = None):
     """Reconstructs clips.
 
     Args:
@@ -182,6 +204,8 @@ class AutoEncoder(nn.Module):
       train: whether the bottleneck samples, and the code is cut to one of the
         lengths `keep`.
       taps: 'encoder' or 'decoder' -> numbers of the blocks to return.
+      patches: where these lie, if examples are patches of images of different
+        sizes. What is returned of padding means nothing.
 
     Returns:
       The reconstruction, float32, not clipped; and a dictionary of 'code' (a
@@ -191,12 +215,13 @@ class AutoEncoder(nn.Module):
     """
     taps = taps or {}
     code, tokens, encoder_taps = self._encode(
-        image_BxTxHxWxC, keys, train, taps.get('encoder', ()))
+        image_BxTxHxWxC, keys, train, taps.get('encoder', ()), patches)
     length_B = None
     if train and self.keep and keys is not None:
       length_B = jax.vmap(self._length)(keys)
     image, decoded, decoder_taps = self._decode(
-        code.z, self._grid(image_BxTxHxWxC), taps.get('decoder', ()), length_B)
+        code.z, self._grid(image_BxTxHxWxC), taps.get('decoder', ()), length_B,
+        patches)
     return image, {
         'code': code, 'encoder': tokens, 'decoder': decoded,
         'taps': {'encoder': encoder_taps, 'decoder': decoder_taps}}
@@ -224,10 +249,10 @@ class AutoEncoder(nn.Module):
     return (image.shape[1] // size.tubelet, image.shape[2] // size.patch,
             image.shape[3] // size.patch)
 
-  def _encode(self, image, keys, train, taps=()):
-    patches = patchify(layers.constrain_batch(image), self.size.tubelet,
+  def _encode(self, image, keys, train, taps=(), patches=None):
+    x_BxLxP = patchify(layers.constrain_batch(image), self.size.tubelet,
                        self.size.patch)
-    tokens, tapped = self.encoder(patches, self._grid(image), taps)
+    tokens, tapped = self.encoder(x_BxLxP, self._grid(image), taps, patches)
     return self.bottleneck(tokens, keys, train), tokens, tapped
 
   def _length(self, key):
@@ -246,8 +271,8 @@ class AutoEncoder(nn.Module):
     read_BxLx1 = jnp.arange(tokens)[:, None] < jnp.reshape(length, (-1, 1, 1))
     return jnp.where(read_BxLx1, z_BxLxc, self.bottleneck_mask)
 
-  def _decode(self, z_BxLxc, grid, taps=(), length=None):
+  def _decode(self, z_BxLxc, grid, taps=(), length=None, patches=None):
     x_BxLxD = self.bottleneck_up(self._cut(z_BxLxc, grid, length))
-    patches, tokens, tapped = self.decoder(x_BxLxD, grid, taps)
-    image = unpatchify(patches, grid, self.size.tubelet, self.size.patch)
+    x_BxLxP, tokens, tapped = self.decoder(x_BxLxD, grid, taps, patches)
+    image = unpatchify(x_BxLxP, grid, self.size.tubelet, self.size.patch)
     return layers.constrain_batch(image), tokens, tapped

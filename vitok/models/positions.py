@@ -17,6 +17,7 @@ Dimensions: L tokens, K channels of a head, D width.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -79,6 +80,15 @@ def rotation(name: str, grid: Grid, head_dim: int,
       _angles(grid, int(name[4]), head_dim),
       _angles((1, 1, latents), 1, head_dim)])
   return np.stack([np.cos(angles_LxK), np.sin(angles_LxK)]).astype(np.float32)
+
+
+def rotation_at(places_BxLx2: jax.Array, head_dim: int) -> jax.Array:
+  """`rotation` of 'rope2d', (2, B, L, K/2), at any rows and columns."""
+  half = axis_split(head_dim, 2)[0]
+  frequencies = (THETA**(-np.arange(0, half, 2) / half)).astype(np.float32)
+  angles_BxLxK = (places_BxLx2[..., None].astype(jnp.float32) * frequencies
+                  ).reshape(*places_BxLx2.shape[:2], -1)
+  return jnp.stack([jnp.cos(angles_BxLxK), jnp.sin(angles_BxLxK)])
 
 
 def sincos(grid: Grid, width: int, axes: int = 0) -> np.ndarray:

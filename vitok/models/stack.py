@@ -53,7 +53,8 @@ class Block(nn.Module):
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array, per_layer: None = None,
-               rotation: np.ndarray | None = None) -> tuple[jax.Array, None]:
+               rotation: np.ndarray | None = None,
+               valid_BxL: jax.Array | None = None) -> tuple[jax.Array, None]:
     """Returns the tokens and no per-layer output; takes no such input."""
     del per_layer
     norm = layers.NORMS[self.norm]
@@ -67,8 +68,9 @@ class Block(nn.Module):
     x = layers.constrain_batch(x_BxLxD)
     n = norm(self.dtype, name='norm1')(x)
     if self.form == 'parallel':
-      return x + self._scaled(1, attend(n, rotation) + mlp(n)), None
-    x += self._scaled(1, attend(n, rotation))
+      y = attend(n, rotation, valid_BxL) + mlp(n)
+      return x + self._scaled(1, y), None
+    x += self._scaled(1, attend(n, rotation, valid_BxL))
     x += self._scaled(2, mlp(norm(self.dtype, name='norm2')(x)))
     return x, None
 
