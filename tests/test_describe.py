@@ -134,3 +134,19 @@ def test_as_a_program_it_starts_no_backend():
   done = subprocess.run([sys.executable, '-m', 'vitok.describe', '--model=S'],
                         capture_output=True, text=True)
   assert done.returncode == 2 and 'Traceback' not in done.stderr
+
+
+def test_a_config_is_described_with_the_networks_of_its_loss(capsys, root):
+  config = f'--config={root}/configs/vitok_stage2.py:S-B/16'
+  small = [config, '--config.batch_size=8', '--config.data.resolution=64']
+  result = run(capsys, *small)
+  assert set(result['losses']) == {'lpips_vgg16', 'discriminator'}
+  memory = result['memory']
+  assert memory['total'] == sum(memory.values()) - memory['total']
+  assert memory['losses'] > 16 * result['losses']['discriminator']['parameters']
+  describe.main(small)
+  shown = capsys.readouterr().out
+  assert 'lpips_vgg16' in shown and 'discriminator' in shown
+  with pytest.raises(SystemExit):
+    describe.main(['--config.batch_size=8'])
+  assert 'no --config' in capsys.readouterr().err

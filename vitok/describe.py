@@ -3,10 +3,12 @@
   python -m vitok.describe --model=S-B/16 --resolution=256
   python -m vitok.describe --model=S-B/4x16 --frames=16 --resolution=128 --json
   python -m vitok.describe --model=S-B/16 --latents=128
+  python -m vitok.describe --config=configs/vitok_stage2.py:S-B/16
 
 prints tokens, code size, parameters, MACs, FLOPs of a forward pass and of a
-training step, and the memory of a training step per device. It is arithmetic:
-no accelerator is touched.
+training step, and the memory of a training step per device. A config, with
+any `--config.<field>=value`, is described with the networks of its loss. It is
+arithmetic: no accelerator is touched.
 """
 
 import dataclasses
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None):
   """Prints the table or, with --json, one JSON object."""
   parser = errors.Parser(prog='python -m vitok.describe', description=__doc__)
   add = parser.add_argument
+  add('--config', help='file, as for training; in place of a model')
   add('--model', default='S-B/16', help='name of the model')
   add('--resolution', type=int, default=256, help='pixels')
   add('--frames', type=int, default=0, help='of a clip; default: one tubelet')
@@ -48,9 +51,20 @@ def main(argv: Sequence[str] | None = None):
   add('--ema', action='store_true', help='keep a moving average')
   add('--json', action='store_true', help='print JSON')
   with errors.exits_on_input_error():
-    args = parser.parse_args(argv)
-    result = _describe(args)
+    changes, rest = config_lib.split_flags(
+        sys.argv[1:] if argv is None else argv)
+    args = parser.parse_args(rest)
+    if changes and not args.config:
+      raise errors.InputError(f'--config.{next(iter(changes))}', None,
+                              'changes no config: there is no --config')
+    result = _of_config(args, changes) if args.config else _describe(args)
     print(json.dumps(result, indent=1) if args.json else table(result))
+
+
+def _of_config(args, changes):
+  from vitok import tasks  # Late, as below.
+  config = config_lib.override(config_lib.load(args.config), changes)
+  return tasks.build(config).cost(args.devices)
 
 
 def _describe(args):
@@ -114,6 +128,10 @@ def table(result: dict) -> str:
       f'{"element-wise":<36}'
       f'{_short(flops["elementwise"]["forward"]):>15}'
       f'{_short(flops["elementwise"]["train_step"]):>15}']
+  for name, network in result.get('losses', {}).items():
+    lines.append(f'{name:<13}{_short(network["parameters"]):>11}'
+                 f'{_short(network["macs"]):>12}{"":>15}'
+                 f'{_short(network["train_step"]):>15}')
   if flops['recomputed']:
     lines.append(f'{"recomputed":<51}{_short(flops["recomputed"]):>15}')
   lines += ['', f'{"memory of a training step, per device":<51}{"bytes":>15}']

@@ -75,8 +75,9 @@ class Reconstruction:
         code_projection=bottleneck.code_projection)
     networks = self._networks(self._local_batch(devices))
     cost['losses'] = networks
-    cost['memory']['losses'] = sum(one['memory'] for one in networks.values())
-    cost['memory']['total'] += cost['memory']['losses']
+    more = sum(one['memory'] for one in networks.values())
+    total = cost['memory'].pop('total')
+    cost['memory'] |= {'losses': more, 'total': total + more}
     return cost
 
   def _local_batch(self, devices):
