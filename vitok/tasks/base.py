@@ -114,7 +114,7 @@ class WeightRef:
   """A frozen network's weights: where they come from and their SHA-256."""
   source: str
   sha256: str
-  load: Callable[[], PyTree]
+  load: Callable[[], PyTree] = dataclasses.field(compare=False)
 
 
 class Task(Protocol):

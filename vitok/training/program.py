@@ -34,6 +34,12 @@ def signature(config: Any) -> str:
                      if not key.startswith(_FREE)})
 
 
+@functools.lru_cache(maxsize=8)
+def _placed(ref: base.WeightRef, sharding: jax.sharding.Sharding) -> PyTree:
+  """Weights on the devices; the units of a sweep share them."""
+  return jax.device_put(ref.load(), sharding)
+
+
 class Program:
   """Compiled functions of one config, on one mesh.
 
@@ -63,7 +69,7 @@ class Program:
           mesh_lib.unbox(boxed), shardings)
       self._shardings = shardings
       self.frozen = {
-          name: jax.device_put(ref.load(), self.replicated)
+          name: _placed(ref, self.replicated)
           for name, ref in self.task.weights.items()}
     self._compiled: dict[str, Any] = {}
 

@@ -93,13 +93,16 @@ class _Run:
     if not self.first_process:
       self.say = lambda line: None
     clock.enter('compile')
-    signature = program_lib.signature(config)
+    task = tasks.build(config)
+    # A network that was fetched meanwhile is not in an older program.
+    signature = program_lib.signature(config) + ''.join(
+        ref.sha256 for ref in task.weights.values())
     if signature not in programs:
       programs[signature] = program_lib.Program(config)
     self.program = programs[signature]
     self.program.check_batch()
     self.arguments = self.program.run_arguments(config)
-    self.evaluators = tasks.build(config).evaluators()
+    self.evaluators = task.evaluators()
     self.checkpoints = checkpoints_lib.Checkpoints(workdir, config.checkpoint)
     stack.callback(self.checkpoints.close)
     self.cost = self.program.task.cost(self.program.mesh.size)
