@@ -4,7 +4,8 @@ Runs in threads and worker processes. An example is {'image' uint8 (T, H, W,
 3), 'mask', 'index', 'group', 'label', 'skipped'}; `label` is -1 where there is
 none, `skipped` counts the records that gave way to it, which is how names of
 unreadable files get back to the process that reports them. Crop and flip are
-drawn once for all frames of a clip.
+drawn once for all frames of a clip. A source of codes has 'code' float32 (L, c)
+in place of 'image', as it is.
 """
 
 import bisect
@@ -54,6 +55,7 @@ class Examples:
     untimed: names of the sources of videos that do not say when their frames
       are shown.
     classes: {source: number of classes}, as its `Source` says.
+    code_shape: (L, c) of the examples if they are codes, or else None.
     fingerprint: hash of indices and ranges.
   """
 
@@ -90,6 +92,7 @@ class Examples:
     self.moving = any(source.moving for source in self._sources)
     self.untimed = [name for name, source in zip(
         names, self._sources, strict=True) if source.moving > source.timed]
+    self.code_shape = getattr(self._sources[0], 'code_shape', None)
     self.classes = {name: source.classes for name, source in zip(
         names, self._sources, strict=True)}
     self.fingerprint = hashlib.sha256(repr([
@@ -121,9 +124,10 @@ class Examples:
       except UnreadableError:
         if not self._skip:
           raise
-    shape = (self._clips.frames, self._size, self._size, 3)
-    return _example(np.zeros(shape, np.uint8), False, number, PAD, NO_LABEL,
-                    int(number != PAD))
+    blank = (np.zeros((self._clips.frames, self._size, self._size, 3), np.uint8)
+             if self.code_shape is None
+             else np.zeros(self.code_shape, np.float32))
+    return _example(blank, False, number, PAD, NO_LABEL, int(number != PAD))
 
   def overlaps(self, other: 'Examples') -> bool:
     """Whether some record is in both."""
@@ -163,13 +167,13 @@ class Examples:
           self._clips.choose, rng=rng, part=part))
       if 0 < self._classes <= label:
         raise ValueError(f'label {label} of {self._classes} classes')
-      image = self._pixels(read, rng)
+      image = read if self.code_shape else self._pixels(read, rng)
     except MemoryError:
       raise
     except Exception as error:  # Pillow raises many kinds for broken files.
       raise UnreadableError(f'{source.name(index)}: {type(error).__name__}: '
                             f'{error}') from error
-    if rng is not None and self._flip:
+    if rng is not None and self._flip and not self.code_shape:
       image = transforms.random_flip(image, rng)
     group = source.group(index) + number - index
     return _example(image, True, number, group, label, skipped)
@@ -189,8 +193,9 @@ class Examples:
     return image if repeats == 1 else image.repeat(repeats, axis=0)
 
 
-def _example(image_TxHxWxC, mask, index, group, label, skipped):
-  return {'image': image_TxHxWxC, 'mask': np.bool_(mask),
+def _example(read, mask, index, group, label, skipped):
+  kind = 'image' if read.dtype == np.uint8 else 'code'
+  return {kind: read, 'mask': np.bool_(mask),
           'index': np.int32(index), 'group': np.int32(group),
           'label': np.int32(label), 'skipped': np.int32(skipped)}
 

@@ -38,8 +38,8 @@ def host_batch(config: Any, step: int,
   """The training batch of a step, or some of its rows, as numpy arrays."""
   rows = range(config.batch_size) if rows is None else rows
   batch = _train_dataset(selection.train_examples(config), config, rows)[step]
-  return {'image': transforms.to_float(batch['image'])} | {
-      key: batch[key] for key in ('mask', 'index', 'group', 'label')}
+  return {key: transforms.to_float(x) if key == 'image' else x
+          for key, x in batch.items() if key != 'skipped'}
 
 
 def train_batches(config: Any, sharding: jax.sharding.Sharding,
@@ -54,7 +54,7 @@ def train_batches(config: Any, sharding: jax.sharding.Sharding,
   Returns:
     An iterator of batches on the devices: 'image' float32 (G, T, H, W, C) in
     [-1, 1], 'mask' bool (G,), 'index', 'group' and 'label' (-1: none) int32
-    (G,). Close it.
+    (G,). Sources of codes have 'code' float32 (G, L, c) and no image. Close it.
   """
   return TrainBatches(config, sharding, start)
 
@@ -178,7 +178,9 @@ class _Place:
   def __call__(self, batch):
     placed = {key: self._array(x) for key, x in batch.items()
               if key != 'skipped'}
-    return placed | {'image': _to_float(self._sharding)(placed['image'])}
+    if 'image' in placed:
+      placed['image'] = _to_float(self._sharding)(placed['image'])
+    return placed
 
   def _array(self, x):
     def part(index):

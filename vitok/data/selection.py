@@ -7,7 +7,7 @@ from typing import Any
 from absl import logging
 
 from vitok import errors
-from vitok.data import clips, transforms
+from vitok.data import clips, codes, transforms
 from vitok.data import examples as examples_lib
 
 
@@ -48,6 +48,7 @@ def check(config: Any, part: str = 'all') -> None:
   if data.frames > 1 and train and not train.moving:
     raise errors.InputError('config.data.frames', data.frames,
                             'sources hold images, which have one frame', 1)
+  _check_codes(config)
   _check_classes(config, train.classes if train else held_out.classes)
   untimed = (train.untimed if train else []) + held_out.untimed
   if data.frame_rate and untimed:
@@ -129,6 +130,25 @@ def _check_classes(config, known):
       raise errors.InputError(
           'config.diffusion.classes', classes, f'{source} has '
           + (f'{found} classes' if found else 'no labels'), found)
+
+
+def _check_codes(config):
+  """Codes are for generators, and do not mix with images."""
+  kinds = {source.startswith(codes.PREFIX): source
+           for source in config.data.sources}
+  if len(kinds) > 1:
+    raise errors.InputError('config.data.sources', kinds[True],
+                            f'are codes, and {kinds[False]} holds images')
+  evaluated = config.evaluation.source or config.data.sources[0]
+  for key, source in (('data.sources', kinds.get(True, '')),
+                      ('evaluation.source', evaluated)):
+    if source.startswith(codes.PREFIX) and config.task != 'generation':
+      raise errors.InputError(f'config.{key}', source, 'holds codes, which the '
+                              f'task {config.task!r} cannot read')
+  if evaluated.startswith(codes.PREFIX) and config.evaluation.numbers:
+    raise errors.InputError(
+        'config.evaluation.source', evaluated, 'holds codes, and '
+        'config.evaluation.numbers need images as their reference')
 
 
 def _check_interval(key, value, most, nearest):

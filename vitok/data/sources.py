@@ -17,7 +17,15 @@ from typing import Protocol
 import numpy as np
 
 from vitok import errors
-from vitok.data import clips, films, folders, photographs, records, videos
+from vitok.data import (
+    clips,
+    codes,
+    films,
+    folders,
+    photographs,
+    records,
+    videos,
+)
 
 
 class Source(Protocol):
@@ -28,6 +36,7 @@ class Source(Protocol):
     moving: whether records are videos, as far as the first one tells.
     timed: whether it is known when their frames are shown.
     classes: of the labels; 0: records have none; None: it is not known.
+    code_shape: (L, c), of a source of codes alone.
   """
   fingerprint: str
   moving: bool
@@ -65,8 +74,8 @@ def open_source(spec: str, split: str, resolution: int,
   """Opens one split of a source, which this process then remembers.
 
   Args:
-    spec: `photographs`, `films`, `tfds:NAME`, `folder:PATH`, `videos:PATH`
-      or `array_record:GLOB`.
+    spec: `photographs`, `films`, `tfds:NAME`, `folder:PATH`, `videos:PATH`,
+      `array_record:GLOB` or `codes:PATH`.
     split: name of the split, without a slice.
     resolution: side of the images that will be made of it, in pixels.
     skip_unreadable: whether unreadable files are left out, or refused.
@@ -78,7 +87,7 @@ def open_source(spec: str, split: str, resolution: int,
   kind, _, where = spec.partition(':')
   if kind not in _KINDS or bool(where) == (kind in _EMBEDDED):
     choices = (*_EMBEDDED, 'tfds:NAME', 'folder:PATH', 'videos:PATH',
-               'array_record:GLOB')
+               'array_record:GLOB', 'codes:PATH')
     raise errors.InputError('source', spec, 'is not a known source', next(
         (c for c in choices if c.startswith(f'{kind}:')),
         errors.nearest(kind, choices)))
@@ -259,6 +268,7 @@ _KINDS = {
     'folder': folders.Images,
     'videos': videos.Videos,
     'array_record': ArrayRecords,
+    'codes': codes.Codes,
 }
 
 

@@ -23,6 +23,7 @@ from jax.experimental import multihost_utils
 
 from vitok import accounting, data, errors, files, models
 from vitok import config as config_lib
+from vitok.data import codes, splits
 from vitok.tasks import base
 from vitok.training import checkpoints, manifest
 
@@ -58,6 +59,7 @@ class Frozen:
       self._own = _read(config.tokenizer.workdir)
       _check_same(config, self._own)
       self._folder = _checkpoint(config.tokenizer)
+      self._check_codes()
 
   @property
   def reference(self) -> base.WeightRef:
@@ -83,6 +85,26 @@ class Frozen:
   def floats(self) -> int:
     """Of a code, the paper's E."""
     return int(np.prod(self.grid)) * self.model.size.channels
+
+  def _check_codes(self):
+    """Refuses cached codes of another tokenizer."""
+    config = self._config
+    asked = [('data.sources', source, config.data.split)
+             for source in config.data.sources]
+    asked.append(('evaluation.source', config.evaluation.source,
+                  config.evaluation.split))
+    for key, source, split in asked:
+      if not source.startswith(codes.PREFIX):
+        continue
+      stored = codes.read_manifest(source.removeprefix(codes.PREFIX),
+                                   splits.parse(f'config.{key}', split).name)
+      if stored['sha256'] != self.sha256:
+        raise errors.InputError(
+            f'config.{key}', source, 'holds codes of another tokenizer than '
+            f'{self._folder}: of {stored["tokenizer"]}')
+      if config.tokenizer.sample:
+        raise errors.InputError('config.tokenizer.sample', True, f'{source} '
+                                'holds means, of which none is drawn', False)
 
   def encode(self, frozen: Any, batch: base.Batch,
              keys_B: jax.Array | None) -> jax.Array:

@@ -1,0 +1,105 @@
+"""Encodes images once: `python -m vitok.encode --workdir=DIR --out=CODES`.
+
+  --source=tfds:NAME  source (`config.data.sources`); by default what the
+                      tokenizer was trained on
+  --split=train       of it, perhaps sliced
+  --batch_size=256    encoded at a time, by all devices of this process
+  --checkpoint=STEP   of the tokenizer; by default the newest
+
+writes codes (latent means of the images as evaluation crops them) with their
+labels, the SHA-256 of the tokenizer, and mean and deviation of each channel, as
+`vitok.data.codes` says. A generator then trains without the encoder:
+
+  --config.data.sources=codes:DIR --config.tokenizer.sample=False
+"""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from vitok import config as config_lib
+from vitok import errors
+
+
+def encode(workdir: Any, out: Any, source: str = '', split: str = 'train',
+           batch_size: int = 256, checkpoint: int | None = None
+           ) -> dict[str, Any]:
+  """Writes the codes of a split; returns what their manifest says.
+
+  Args:
+    workdir: of the finished tokenizer.
+    out: folder of the codes.
+    source: as `config.data.sources`; by default the tokenizer's first.
+    split: perhaps with a slice; the codes' split has its name.
+    batch_size: images encoded at a time.
+    checkpoint: step; by default the newest.
+
+  Raises:
+    InputError: no such tokenizer, source or split, before a device is touched.
+  """
+  import jax
+
+  from vitok import data, loading
+  from vitok.data import codes, splits
+  from vitok.tasks import tokenizer
+  from vitok.training import mesh as mesh_lib
+  if batch_size < 1:
+    raise errors.InputError('--batch_size', batch_size, 'is below 1', 1)
+  config = loading.read_config(workdir, checkpoint)
+  config_lib.override(config, {
+      'tokenizer.workdir': str(workdir),
+      'tokenizer.checkpoint': checkpoint or 0, 'tokenizer.sample': False,
+      'diffusion.normalise': False,
+      'evaluation.source': source or config.data.sources[0],
+      'evaluation.split': split, 'evaluation.count': 0,
+      'evaluation.clips': 1, 'evaluation.batch_size': batch_size,
+      'evaluation.numbers': (), 'mesh.replica': -1, 'mesh.fsdp': 1,
+      'mesh.tensor': 1})
+  data.check(config, 'evaluation')
+  frozen = tokenizer.Frozen(config)
+  mesh = mesh_lib.make_mesh(config.mesh, jax.local_devices())
+  batches = data.eval_batches(config, mesh_lib.batch_sharding(mesh))
+  loaded = jax.device_put(frozen.reference.load(), mesh_lib.replicated(mesh))
+  function = jax.jit(lambda loaded, image: frozen.encode(
+      loaded, {'image': image}, None))
+
+  def rows():
+    for batch in batches:
+      with jax.set_mesh(mesh):
+        z_BxLxc = np.asarray(function(loaded, batch['image']))
+      index, mask, label = (np.asarray(batch[name])
+                            for name in ('index', 'mask', 'label'))
+      for code, number, good, of in zip(z_BxLxc, index, mask, label,
+                                        strict=True):
+        if number >= 0:  # No padding.
+          yield (code, int(of)) if good else None
+
+  return codes.write(
+      out, splits.parse('--split', split).name, batches.count, rows(), {
+          'tokenizer': frozen.reference.source, 'sha256': frozen.sha256,
+          'source': config.evaluation.source, 'split': split,
+          'crop': config.evaluation.crop, 'filter': config.evaluation.filter,
+          'data': data.fingerprint(config, 'evaluation')})
+
+
+def main(arguments=None):
+  with errors.exits_on_input_error():
+    parser = errors.Parser(prog='python -m vitok.encode', description=__doc__)
+    parser.add_argument('--workdir', required=True)
+    parser.add_argument('--out', required=True)
+    parser.add_argument('--source', default='')
+    parser.add_argument('--split', default='train')
+    parser.add_argument('--batch_size', type=int, default=256)
+    parser.add_argument('--checkpoint', type=int)
+    flags = vars(parser.parse_args(
+        sys.argv[1:] if arguments is None else arguments))
+    from vitok.training import runtime
+    runtime.prepare()
+    made = encode(**flags)
+    print(f'{made["count"]} codes of {" x ".join(map(str, made["shape"]))}: '
+          f'codes:{flags["out"]}')
+
+
+if __name__ == '__main__':
+  main()
