@@ -124,6 +124,7 @@ class Progress:
     rate = steps / spent if steps and spent > 0 else None
     parts = [f'{self._label}step {step}/{self._total}']
     for key, name, form in (('train/loss', 'loss', '.5f'),
+                            ('train/autoencoder/loss', 'loss', '.5f'),
                             ('eval/psnr', 'PSNR', '.2f')):
       if key in values:
         parts.append(f'{name} {values[key]:{form}}')
