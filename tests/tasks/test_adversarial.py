@@ -196,7 +196,8 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
   tiny_run.make(tmp_path / 'stage1')
   config = tiny({'init_from': str(tmp_path / 'stage1'), 'evaluation__every': 0,
                  'evaluation__count': 16}, r1=1.0, lecam=0.01)
-  programs = {}
+  programs = {program_lib.signature(config): program_lib.Program(
+      config, jax.devices()[:1])}
   trainer.train(config, tmp_path / 'whole', programs=programs)
   polls = iter(range(99))
   with monkeypatch.context() as patch:

@@ -1,11 +1,12 @@
 """Injected failures: what stops, what goes back, and what goes back with it."""
 
+import jax
 import numpy as np
 import pytest
 
 from tests import runs
 from vitok import data, errors, validation
-from vitok.training import checkpoints, divergence, trainer
+from vitok.training import checkpoints, divergence, program, trainer
 
 PROGRAMS = {}  # Compiled once for all tests.
 # Evaluates at 0 and 6, saves at 3, reads metrics at 2, 3, 4 and 6.
@@ -24,9 +25,11 @@ LOSS = 'train/discriminator/loss'
 
 def train(workdir, said=None, **changes):
   said = [] if said is None else said
-  return trainer.train(
-      runs.tiny(**changes if 'task' in changes else PLAIN | changes),
-      workdir, programs=PROGRAMS, say=said.append)
+  config = runs.tiny(**changes if 'task' in changes else PLAIN | changes)
+  name = program.signature(config)
+  if name not in PROGRAMS:
+    PROGRAMS[name] = program.Program(config, jax.devices()[:1])
+  return trainer.train(config, workdir, programs=PROGRAMS, say=said.append)
 
 
 @pytest.fixture(scope='module')
