@@ -10,7 +10,9 @@ narrower where a smaller patch means more tokens (4.4 and 4.65 GFLOP); beyond,
 towers are held as in the paper, and a smaller patch costs more. Towers are
 at least as wide as a patch has numbers (3 p^2), or the patch embedding would
 be a second bottleneck; `:paper` is the exception, since there p = 32 meets
-width 768, and its arm `wide` asks what that costs.
+width 768. What that costs is asked by its arm `wide` and by the arm `narrow` of
+`:gpu1` (at equal FLOPs) and `:gpu` (the paper's towers), narrower than a patch:
+if these alone show the paper's exception at p = 32, c = 64, it is theirs.
 
 Judged: quality rises with E; tokens and channels are worth the same per
 doubling (equivalence within 0.25 dB); the law is straight in log E; and it
@@ -20,7 +22,9 @@ seed on some units gives the pure error, ends are trained three times as long
 (convergence) and at three learning rates (at `:cpu` not all ends: ten minutes
 do not pay for them). Arm `per_nat`, beyond `:cpu`: squared errors summed plus a
 constant price for each nat of the code, since the paper's mean over tokens and
-channels makes a nat cheaper the larger the code.
+channels makes a nat cheaper the larger the code. `:cpu20` is `:cpu` with that
+arm, and with LPIPS and the kernel distance of Inception features (rKID) where
+their networks have been fetched: twenty minutes.
 """
 
 from vitok import sizes, sweeps
@@ -30,24 +34,32 @@ CONFIG = 'configs/vitok.py'
 REMAT = {'model.remat': 'full'}
 FLAT = {'model.scan': False}  # For two blocks a loop costs more than it saves.
 
+# E from 32 to 512 floats for 3072 numbers: beyond, 400 steps leave a unit below
+# its own PCA.
+TWO_CORES = dict(
+    grid=(('P-N', 8, (2, 4, 8, 16), 2.3e-3, FLAT),
+          ('A-F', 4, (1, 2, 4, 8), 4.6e-3, FLAT)),
+    repeated=('p8c2', 'p8c16', 'p4c8'),
+    longer=('p8c2', 'p8c16', 'p4c8'), tuned=('p8c2', 'p4c8'),
+    multiples=(0.4, 2.5), equal_price=256)
+
 # Rows of a grid: towers of the encoder and decoder, patch, channels, the peak
 # learning rate of those towers, and how their layers are computed: remat where
 # a step would not fit 80 GB a device.
 PRESETS = {
-    # E from 32 to 512 floats for 3072 numbers: beyond, 400 steps leave a unit
-    # below its own PCA.
-    'cpu': dict(
-        grid=(('P-N', 8, (2, 4, 8, 16), 2.3e-3, FLAT),
-              ('A-F', 4, (1, 2, 4, 8), 4.6e-3, FLAT)),
-        repeated=('p8c2', 'p8c16', 'p4c8'),
-        longer=('p8c2', 'p8c16', 'p4c8'), tuned=('p8c2', 'p4c8'),
-        multiples=(0.4, 2.5), arms={}, equal_price=256),
+    'cpu': dict(TWO_CORES, arms={}),
+    # Inception takes 0.1 s for an image.
+    'cpu20': dict(
+        TWO_CORES, arms={'per_nat': ('p8c2', 'p8c16', 'p4c8')}, scale='cpu',
+        numbers={'evaluation.numbers': ('lpips_alex', 'rkid'),
+                 'evaluation.features': 64}),
     'gpu1': dict(
         grid=(('S-B', 16, (16, 32, 64, 128, 256), 4e-4, {}),
               ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, {}),
               ('S-B', 4, (1, 2, 4, 8, 16), 4e-4, REMAT)),
         repeated=('p16c16', 'p16c256', 'p8c16', 'p4c1', 'p4c16'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'all'}, equal_price=1024),
+        multiples=(0.5, 2.0), arms={'per_nat': 'all', 'narrow': 'p16'},
+        equal_price=1024),
     # The p = 32 towers are wide and shallow: 768 numbers a token would not
     # hold a patch of 3072.
     'gpu': dict(
@@ -56,7 +68,8 @@ PRESETS = {
               ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
               ('S-B', 8, (1, 2, 4, 8, 16), 4e-4, REMAT)),
         repeated=('p32c16', 'p32c256', 'p16c16', 'p8c1', 'p8c16'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'ends'}, equal_price=4096),
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'narrow': 'p32'},
+        equal_price=4096),
     # The paper's fifteen points and rate (1e-4 per 256 images).
     'paper': dict(
         grid=(('S-B', 32, (4, 8, 16, 32, 64), 4e-4, {}),
@@ -67,12 +80,26 @@ PRESETS = {
         equal_price=4096),
 }
 
-# Towers of patch 32 that are as wide as its 3072 numbers, at the same FLOPs.
+# Towers of patch 32 that are as wide as its 3072 numbers. They cost five times
+# as much as the paper's: at equal FLOPs there would be one block.
 WIDE = {
     'model.encoder.width': 3072, 'model.encoder.depth': 2,
     'model.encoder.heads': 48, 'model.decoder.width': 3072,
     'model.decoder.depth': 4, 'model.decoder.heads': 48,
     'optimizer.learning_rate': 2e-4,
+}
+
+# Towers that are narrower than a patch has numbers.
+NARROW = {
+    'p16': {  # 384 of 768, at the FLOPs of S-B.
+        'model.encoder.width': 384, 'model.encoder.depth': 24,
+        'model.encoder.heads': 6, 'model.decoder.width': 384,
+        'model.decoder.depth': 48, 'model.decoder.heads': 6},
+    'p32': {  # 768 of 3072, the paper's S-B.
+        'model.encoder.width': 768, 'model.encoder.depth': 6,
+        'model.encoder.heads': 12, 'model.decoder.width': 768,
+        'model.decoder.depth': 12, 'model.decoder.heads': 12,
+        'optimizer.learning_rate': 4e-4},
 }
 
 CLAIMS = (
@@ -107,7 +134,9 @@ def units(preset):
   Yields:
     `sweeps.Unit`s, those that share a compiled step side by side.
   """
-  numbers, scale = PRESETS[preset], sweeps.SCALES[preset]
+  numbers = PRESETS[preset]
+  scale = {**sweeps.SCALES[numbers.get('scale', preset)],
+           **numbers.get('numbers', {})}
   points = [
       sweeps.Point(f'p{patch}c{c}',
                    {**scale, **layers, 'model.name': str(
@@ -119,13 +148,16 @@ def units(preset):
   # The weights of KL make a nat equally dear at `equal_price` floats: the sum
   # is divided by the numbers of an image where the mean is by those of a code.
   weight = 1e-3 * 3 * scale['data.resolution']**2 / numbers['equal_price']
-  changes = {'wide': WIDE, 'per_nat': {'loss.kl_reduction': 'sum',
-                                       'loss.kl_weight': weight}}
+  arms = numbers['arms']
+  changes = {'wide': WIDE, 'narrow': NARROW.get(arms.get('narrow')),
+             'per_nat': {'loss.kl_reduction': 'sum',
+                         'loss.kl_weight': weight}}
   chosen = {'ends': ends, 'all': {point.name for point in points},
-            'p32': {point.name for point in points if 'p32' in point.name}}
+            **{patch: {point.name for point in points if patch in point.name}
+               for patch in ('p16', 'p32')}}
   yield from sweeps.expand(
       points, seeds={name: 2 for name in numbers['repeated']},
       longer=numbers.get('longer', ends), tuned=numbers.get('tuned', ends),
       multiples=numbers['multiples'],
       arms={arm: (changes[arm], chosen.get(which, which))
-            for arm, which in numbers['arms'].items()})
+            for arm, which in arms.items()})

@@ -120,6 +120,30 @@ def test_the_papers_exception_is_tested_by_wide_towers():
     assert size.encoder.width == size.decoder.width == size.patch_dim
 
 
+@pytest.mark.parametrize('preset, patch', [('gpu1', 16), ('gpu', 32)])
+def test_narrow_towers_ask_what_an_embedding_below_a_patch_costs(preset, patch):
+  experiment = load('bottleneck_scaling', preset)
+  narrow = [experiment.resolve(unit) for unit in experiment.units
+            if unit.factors.get('arm') == 'narrow']
+  assert len(narrow) == 5
+  for config in narrow:
+    size = sizes.from_config(config.model)
+    assert size.patch == patch and size.encoder.width < size.patch_dim
+    assert size.encoder.width == size.decoder.width
+
+
+def test_twenty_minutes_buy_the_price_of_a_nat_and_perceptual_numbers():
+  plain, more = (load('bottleneck_scaling', name) for name in ('cpu', 'cpu20'))
+  arm = [unit for unit in more.units if unit.factors['role'] == 'arm']
+  assert {unit.factors['arm'] for unit in arm} == {'per_nat'}
+  assert {unit.factors['configuration'] for unit in arm} == {
+      'p8c2', 'p8c16', 'p4c8'}
+  assert [unit.name for unit in more.units if unit not in arm] == [
+      unit.name for unit in plain.units]
+  assert more.resolve(more.units[0]).evaluation.numbers == (
+      'lpips_alex', 'rkid')
+
+
 def test_the_cpu_sweep_is_iso_flop_and_fits_two_cores():
   experiment = load('bottleneck_scaling')
   value = price_lib.price(experiment, device='h100')
