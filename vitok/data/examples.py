@@ -18,6 +18,7 @@ import numpy as np
 
 from vitok import errors
 from vitok.data import clips as clips_lib
+from vitok.data import native as native_lib
 from vitok.data import sources, splits, transforms
 from vitok.data.records import NO_LABEL
 
@@ -42,6 +43,7 @@ class Examples:
     split: a split with an optional slice, the same of every source.
     size: side of an example's image.
     clips: which frames of a video are an example.
+    native: of what size images stay, as patches; `None`: they become squares.
     crop: function (height, width, rng) -> box.
     name_of_filter: of `transforms.FILTERS`.
     flip: whether half of the training examples are mirrored.
@@ -62,11 +64,12 @@ class Examples:
   def __init__(self, keys: tuple[str, str], names: Sequence[str], split: str,
                *, size: int, crop: Callable, name_of_filter: str,
                clips: clips_lib.Clips = clips_lib.Clips(),
+               native: native_lib.Native | None = None,
                flip: bool = False, skip_unreadable: bool = False,
                classes: int = 0):
     chosen = splits.parse(keys[1], split)
     self._size, self._crop, self._filter = size, crop, name_of_filter
-    self._clips = clips
+    self._clips, self._native = clips, native
     self._flip, self._skip = flip, skip_unreadable
     self._classes = classes
     self._sources, self._starts, self.ranges, end = [], [], [], 0
@@ -124,10 +127,12 @@ class Examples:
       except UnreadableError:
         if not self._skip:
           raise
-    blank = (np.zeros((self._clips.frames, self._size, self._size, 3), np.uint8)
+    side = self._native.patch if self._native else self._size
+    blank = (np.zeros((self._clips.frames, side, side, 3), np.uint8)
              if self.code_shape is None
              else np.zeros(self.code_shape, np.float32))
-    return _example(blank, False, number, PAD, NO_LABEL, int(number != PAD))
+    return self._formed(_example(blank, False, number, PAD, NO_LABEL,
+                                 int(number != PAD)))
 
   def overlaps(self, other: 'Examples') -> bool:
     """Whether some record is in both."""
@@ -176,17 +181,22 @@ class Examples:
     if rng is not None and self._flip and not self.code_shape:
       image = transforms.random_flip(image, rng)
     group = source.group(index) + number - index
-    return _example(image, True, number, group, label, skipped)
+    return self._formed(_example(image, True, number, group, label, skipped))
+
+  def _formed(self, example):
+    return example | (
+        self._native.example(example['image']) if self._native else {})
 
   def _pixels(self, read, rng):
     """What a source has read, cropped and resized; an image is a still clip."""
+    size = self._native.size if self._native else self._size
     if isinstance(read, np.ndarray):
       box = self._crop(*read.shape[1:3], rng)
-      image = transforms.resize(read, box, self._size, self._filter)
+      image = transforms.resize(read, box, size, self._filter)
     else:
       crop = functools.cache(self._crop)  # Drawn once for frames of one size.
       image = np.concatenate([
-          transforms.decode(data, crop, rng, self._size, self._filter,
+          transforms.decode(data, crop, rng, size, self._filter,
                             fast=rng is not None)
           for data in ([read] if isinstance(read, bytes) else read)])
     repeats = self._clips.frames if len(image) == 1 else 1

@@ -6,8 +6,8 @@ from typing import Any
 
 from absl import logging
 
-from vitok import errors
-from vitok.data import clips, codes, transforms
+from vitok import errors, sizes
+from vitok.data import clips, codes, native, transforms
 from vitok.data import examples as examples_lib
 
 
@@ -89,7 +89,8 @@ def train_examples(config: Any) -> examples_lib.Examples:
       ('config.data.sources', 'config.data.split'), data.sources, data.split,
       size=data.resolution, crop=transforms.crop(
           data.crop, tuple(data.crop_scale), tuple(data.crop_ratio)),
-      name_of_filter=data.filter, clips=_clips(config, 1), flip=data.flip,
+      name_of_filter=data.filter, clips=_clips(config, 1),
+      native=_native(config, data.crop), flip=data.flip,
       skip_unreadable=data.skip_unreadable, classes=config.diffusion.classes)
 
 
@@ -102,6 +103,7 @@ def eval_examples(config: Any) -> examples_lib.Examples:
       size=data.resolution, crop=transforms.crop(evaluation.crop),
       name_of_filter=evaluation.filter,
       clips=_clips(config, evaluation.clips),
+      native=_native(config, evaluation.crop),
       skip_unreadable=data.skip_unreadable, classes=config.diffusion.classes)
 
 
@@ -120,6 +122,13 @@ def evaluated(examples: examples_lib.Examples, config: Any) -> Sequence[int]:
 def _clips(config, parts):
   data = config.data
   return clips.Clips(data.frames, data.stride, data.frame_rate, parts)
+
+
+def _native(config, crop):
+  if crop != native.CROP:
+    return None
+  size = sizes.from_config(config.model)
+  return native.Native(size.tokens(1, config.data.resolution), size.patch)
 
 
 def _check_classes(config, known):

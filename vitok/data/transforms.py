@@ -14,15 +14,20 @@ taken; an EXIF orientation is ignored; float pixels are refused.
 import functools
 import io
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from vitok.data import native
+
 FILTERS = {f.name.lower(): f for f in Image.Resampling}
-CROPS = ('random_resized', 'center', 'resize')
+CROPS = ('random_resized', 'center', 'resize', native.CROP)
 
 Box = tuple[int, int, int, int]  # (top, left, height, width), in pixels.
+# Side of a square, or function (height, width) -> (height, width).
+Size = int | Callable[[int, int], tuple[int, int]]
 
 
 def crop(name: str, scale: tuple[float, float] = (1., 1.),
@@ -30,7 +35,7 @@ def crop(name: str, scale: tuple[float, float] = (1., 1.),
   """The crop function of a name in `CROPS`; see the functions below."""
   return {'random_resized': functools.partial(random_resized, scale=scale,
                                               ratio=ratio),
-          'center': center, 'resize': whole}[name]
+          'center': center, 'resize': whole, native.CROP: whole}[name]
 
 
 def random_resized(height: int, width: int, rng: np.random.Generator, *,
@@ -71,7 +76,7 @@ def center(height: int, width: int, rng: Any = None) -> Box:
 
 
 def whole(height: int, width: int, rng: Any = None) -> Box:
-  """The whole image; resizing it to a square changes its aspect."""
+  """The whole image; resizing it to a square would change its aspect."""
   del rng
   return 0, 0, height, width
 
@@ -82,31 +87,36 @@ def random_flip(image_TxHxWxC: np.ndarray,
   return image_TxHxWxC[:, :, ::-1] if rng.random() < .5 else image_TxHxWxC
 
 
-def resize(image_TxHxWxC: np.ndarray, box: Box, size: int,
+def resize(image_TxHxWxC: np.ndarray, box: Box, size: Size,
            name_of_filter: str) -> np.ndarray:
   """Crops each frame and resizes it.
 
   Args:
     image_TxHxWxC: uint8, C = 3.
     box: what to keep.
-    size: side of the result.
+    size: of the result, by that of the box.
     name_of_filter: Pillow's; all but `nearest` are antialiased.
 
   Returns:
-    uint8 (T, size, size, C); the same pixels where the box has that size.
+    uint8 (T, h, w, C); the same pixels where the box has that size.
   """
   top, left, height, width = box
   image = image_TxHxWxC[:, top:top + height, left:left + width]
-  if (height, width) == (size, size):
+  h, w = _target(size, height, width)
+  if (height, width) == (h, w):
     return image
   frames = b''.join(
       Image.frombytes('RGB', (width, height), frame.tobytes()).resize(
-          (size, size), FILTERS[name_of_filter]).tobytes() for frame in image)
-  return np.frombuffer(frames, np.uint8).reshape(-1, size, size, 3)
+          (w, h), FILTERS[name_of_filter]).tobytes() for frame in image)
+  return np.frombuffer(frames, np.uint8).reshape(-1, h, w, 3)
+
+
+def _target(size, height, width):
+  return (size, size) if isinstance(size, int) else size(height, width)
 
 
 def decode(data: bytes, crop_of: Any, rng: np.random.Generator | None,
-           size: int, name_of_filter: str, *, fast: bool) -> np.ndarray:
+           size: Size, name_of_filter: str, *, fast: bool) -> np.ndarray:
   """Decodes an image file, crops it and resizes it.
 
   Args:
@@ -120,7 +130,7 @@ def decode(data: bytes, crop_of: Any, rng: np.random.Generator | None,
       and for training only: pixels differ a little from a full decode's.
 
   Returns:
-    uint8 (1, size, size, 3).
+    uint8 (1, H, W, 3).
 
   Raises:
     Exception: of the kinds that Pillow raises for what it cannot read.
@@ -128,9 +138,10 @@ def decode(data: bytes, crop_of: Any, rng: np.random.Generator | None,
   with Image.open(io.BytesIO(data)) as image:
     width, height = image.size
     top, left, h, w = crop_of(height, width, rng)
+    high, wide = _target(size, h, w)
     if fast and image.format == 'JPEG':
-      image.draft(None, (math.ceil(2 * width * size / w),
-                         math.ceil(2 * height * size / h)))
+      image.draft(None, (math.ceil(2 * width * wide / w),
+                         math.ceil(2 * height * high / h)))
     image = to_rgb(image)
   box = None
   if image.size == (width, height):  # As `resize`: sees nothing outside.
@@ -138,8 +149,8 @@ def decode(data: bytes, crop_of: Any, rng: np.random.Generator | None,
   else:
     shrunk = round(width / image.width)  # By 2, 4 or 8; sizes are rounded up.
     box = tuple(x / shrunk for x in (left, top, left + w, top + h))
-  if box or image.size != (size, size):
-    image = image.resize((size, size), FILTERS[name_of_filter], box)
+  if box or image.size != (wide, high):
+    image = image.resize((wide, high), FILTERS[name_of_filter], box)
   return np.asarray(image)[None]
 
 

@@ -5,6 +5,7 @@ value does not depend on the resolution; the caller averages over examples.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def pixel(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
       (sqrt(error^2 + 1e-6), a smooth absolute error).
 
   Returns:
-    A function of two arrays (B, ...) in [-1, 1] to the float32 mean (B,).
+    A function of two arrays (B, ...) in [-1, 1] to the float32 mean (B,);
+    given `where`, a mask that broadcasts to them, the mean of that part.
 
   Raises:
     InputError: there is no loss of that name.
@@ -48,10 +50,10 @@ def pixel(name: str) -> Callable[[jax.Array, jax.Array], jax.Array]:
   errors.one_of('config.loss.pixel', name, tuple(PENALTIES))
   penalty = PENALTIES[name]
 
-  def loss(x: jax.Array, y: jax.Array) -> jax.Array:
+  def loss(x: jax.Array, y: jax.Array, where: Any = None) -> jax.Array:
     if x.shape != y.shape:  # Broadcasting would hide a wrong frame axis.
       raise ValueError(f'pixel loss of shapes {x.shape} and {y.shape}')
     difference = x.astype(jnp.float32) - y.astype(jnp.float32)
-    return jnp.mean(penalty(difference), axis=range(1, x.ndim))
+    return jnp.mean(penalty(difference), axis=range(1, x.ndim), where=where)
 
   return loss
