@@ -29,6 +29,12 @@ def _stage2(*changes, words):
       *changes, words=words)
 
 
+def _dit(*changes, words):
+  """Of a generator, whose tokenizer another unit of a sweep will train."""
+  return _case('task=generation', 'tokenizer.workdir=@after', *changes,
+               words=words)
+
+
 CASES = {
     'misspelt key': [
         _case('optimizer.learning_rat=1', words=['optimizer.learning_rate']),
@@ -123,6 +129,40 @@ CASES = {
         _case(model='P-Nm0/8', words=['P-Nm0/8', 'mlp_ratio']),
         _case('total_steps=10000000000',
               words=['config.total_steps', '2147483647']),
+    ],
+    'impossible generator': [
+        _dit('tokenizer.workdir=', words=['tokenizer.workdir', 'names no run']),
+        _dit('tokenizer.workdir={dir}/nowhere',
+             words=['config.tokenizer.workdir', 'no config.json']),
+        _dit('tokenizer.checkpoint=-1', words=['tokenizer.checkpoint', '0']),
+        _dit('dit.name=Q', words=['config.dit.name', "'XL'"]),
+        _dit('dit.heads=5', words=['config.dit.heads', '384', '4']),
+        _dit('dit.positions=rope4d', words=['config.dit.positions', 'rope']),
+        _dit('dit.remat=some', words=['config.dit.remat', "'full'"]),
+        _dit('dit.width=-4', words=['config.dit.width', '-4']),
+        _dit('mesh.tensor=4', words=['config.mesh.tensor', '4', 'heads']),
+        _dit('diffusion.schedule=flows', words=['diffusion.schedule', 'flow']),
+        _dit('diffusion.schedule=flow',
+             words=['config.diffusion.prediction', 'epsilon', 'velocity']),
+        _dit('diffusion.shift=-1.0', words=['config.diffusion.shift', '0']),
+        _dit('diffusion.sampler=dimm', words=['diffusion.sampler', 'ddim']),
+        _dit('diffusion.steps=2000', words=['config.diffusion.steps', '1000']),
+        _dit('diffusion.classes=10',
+             words=['config.diffusion.classes', 'photographs', 'no labels']),
+        _dit('diffusion.label_dropout=2.0', words=['label_dropout', '1']),
+        _dit('generation.count=0', words=['config.generation.count', '1']),
+        _dit('generation.guidance=-1.0', words=['generation.guidance', '1.5']),
+        _dit('generation.guidance=()', words=['generation.guidance', '1.5']),
+        _dit('generation.interval=(1.0, 0.0)', words=['generation.interval']),
+        _dit('generation.labels=3', words=['config.generation.labels', '3']),
+        _dit('diffusion.label_dropout=0.0', 'diffusion.classes=10',
+             words=['config.generation.guidance', 'null class']),
+        _dit("evaluation.numbers=('rfid',)",
+             words=['config.evaluation.numbers', 'rfid', 'gfid']),
+        _dit('data.sources=codes:{dir}/nowhere',
+             words=['config.data.sources', 'vitok.encode']),
+        _case('data.sources=codes:{dir}/nowhere',
+              words=['config.data.sources', 'vitok.encode']),
     ],
     'impossible value': [
         _case('optimizer.b2=1.5', words=['config.optimizer.b2', '1.5']),

@@ -22,6 +22,7 @@ Dimensions: B batch, L tokens, D width, c channels of the code.
 """
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -55,6 +56,11 @@ def build(config: Any, grid: positions.Grid, channels: int) -> 'DiT':
                        ('remat', stack.REMAT)):
     errors.one_of(f'config.dit.{key}', dit[key], tuple(choices))
   tower = tower_of(dit)
+  if config.mesh.tensor > 1 and tower.heads % config.mesh.tensor:
+    raise errors.InputError(
+        'config.mesh.tensor', config.mesh.tensor, f'does not divide the '
+        f'{tower.heads} heads of the DiT',
+        math.gcd(tower.heads, config.mesh.tensor))
   misfit = positions.misfit(dit.positions, grid, tower)
   if misfit:
     raise errors.InputError(

@@ -201,6 +201,12 @@ def _check(config, schedule):
     raise errors.InputError(
         'config.generation.guidance', tuple(generation.guidance),
         'is not one scale or several, none below 0', (1.5,))
+  if (options.classes and not options.label_dropout
+      and set(generation.guidance) != {1.0}):
+    raise errors.InputError(
+        'config.generation.guidance', tuple(generation.guidance), 'needs the '
+        'null class, which config.diffusion.label_dropout=0 never trains',
+        (1.0,))
   for label in generation.labels:  # -1 is the null class.
     if not -1 <= label < options.classes:
       raise errors.InputError(
