@@ -11,6 +11,7 @@ from vitok.scaling import (
     checks,
     fits,
     forecast,
+    regression,
     runs,
     table,
     verdicts,
@@ -27,7 +28,8 @@ class Law:
 
   Attributes:
     x, y: columns.
-    fit: the straight law, or None if it is refused.
+    fit: the straight law, or None if it is refused. Its other terms are what
+      the claims about x take into account: E, where towers vary too.
     curved: the same with a quadratic term, or None.
     held_out: {column: {value: (error, low, high)}}; predicted - observed.
     refused: why there is no fit, or ''.
@@ -71,6 +73,8 @@ class Analysis:
     verdicts: one per claim, in order.
     laws: one per size that a claim is over and response.
     pairs: paired differences of PSNR.
+    regressions: each response on all columns that vary apart.
+    forecast: what `forecast.json` holds, {} if nothing or if it was changed.
   """
   sweep: runs.Sweep
   rows: tuple[dict, ...]
@@ -78,6 +82,8 @@ class Analysis:
   verdicts: tuple[verdicts.Verdict, ...]
   laws: tuple[Law, ...]
   pairs: tuple[Pair, ...]
+  regressions: tuple[regression.Regression, ...] = ()
+  forecast: dict = dataclasses.field(default_factory=dict)
 
   @property
   def missing(self) -> list[str]:
@@ -127,10 +133,13 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
   names = dict.fromkeys(
       'code_floats' if claim.rule == 'equal_slopes' else claim.x[0]
       for claim in sweep.claims)
-  laws = tuple(_law(checks.unflagged(data[y]), x, y)
+  laws = tuple(_law(checks.unflagged(data[y]), x, y, _held(x, sweep.claims))
                for x in names or ('code_floats',) for y in defined)
+  found = (regression.regress(checks.unflagged(data[y]), y, level=LEVEL)
+           for y in defined)
   return Analysis(sweep, rows, data, judged, laws,
-                  tuple(_pairs(sweep, data['psnr'], images)))
+                  tuple(_pairs(sweep, data['psnr'], images)),
+                  tuple(one for one in found if one), _forecast(sweep))
 
 
 def _judge(claim, sweep, rows, data, of):
@@ -145,20 +154,36 @@ def _judge(claim, sweep, rows, data, of):
       demonstration=sweep.demonstration)
 
 
-def _law(data, x, y):
+def _forecast(sweep):
   try:
-    fit = fits.fit(data, [x])
+    return forecast.read(sweep.path)
+  except errors.InputError:  # The verdict says what is wrong with it.
+    return {}
+
+
+def _held(x, claims):
+  """What the claims about x take into account beside it."""
+  terms = [term for claim in claims if claim.x[0] == x for term in (
+      claim.x[1:] if claim.rule in ('parallel', 'optimum') else
+      claim.adjust if claim.rule != 'suffices' else ())]
+  return tuple(dict.fromkeys(terms))
+
+
+def _law(data, x, y, held):
+  terms = (x, *held)
+  try:
+    fit = fits.fit(data, terms)
   except errors.InputError as error:
     return Law(x, y, refused=str(error))
   held_out = {}
   for column in HELD_OUT:
-    found = fits.held_out(data, [x], column)
+    found = fits.held_out(data, terms, column)
     known = {value: (error, *bootstrap.interval(error_R, LEVEL))
              for value, (error, error_R) in found.items()
              if np.isfinite(error)}
     if len(known) > 1:
       held_out[column] = known
-  return Law(x, y, fit, fits.fit(data, [x], curved=True), held_out)
+  return Law(x, y, fit, fits.fit(data, terms, curved=True), held_out)
 
 
 def _pairs(sweep, data, images):

@@ -4,6 +4,9 @@ Each function takes an `Analysis` and returns a `matplotlib.figure.Figure`, or
 None where there is nothing to draw yet.
 """
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -18,9 +21,24 @@ from vitok.scaling.style import COLOURS, GREY, INK, MARKERS, PALE
 _CODE = 'code_floats'
 
 
-def series_of(x: str) -> str:
-  """The column that tells the series of a figure over x apart."""
-  return 'patch' if x in (_CODE, 'tokens', 'channels') else 'configuration'
+_SERIES = {'patch': 'patch {}', 'budget': '{} FLOP', _CODE: 'E {}'}
+
+
+def series_of(x: str, rows: Sequence[dict]) -> str:
+  """The column that tells the series of a figure over x apart, '' for one."""
+  if x in (_CODE, 'tokens', 'channels'):
+    return 'patch'
+  for column in ('budget', _CODE):
+    if len({row.get(column) for row in rows if row['role'] == 'law'}) > 1:
+      return column
+  return ''
+
+
+def series_name(by: str, value) -> str:
+  """What a legend calls a series."""
+  if not by:
+    return 'units of the law'
+  return _SERIES[by].format(style.si(value))
 
 
 @style.styled
@@ -44,7 +62,7 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
   main = figure.add_subplot(grid[0, 0])
   strip = figure.add_subplot(grid[1, 0], sharex=main)
   fitted = analysis.law(x, y)
-  _law_line(main, fitted, y, np.array([row[x] for row in data.rows], float))
+  _law_line(main, fitted, y, data.where(role='law').rows or data.rows)
   _units(main, data, x, y)
   _nulls(main, analysis, x, y)
   _residuals(strip, data, fitted, x, y)
@@ -81,13 +99,13 @@ def _units(axes, data, x, y):
   The thin bar is for the value; the thick one leaves out what drawing other
   images would do to all units alike, as in comparisons between them.
   """
-  by = series_of(x)
+  by = series_of(x, data.rows)
   kinds = list(dict.fromkeys(_kind(row, by) for row in data.rows))
-  colour = dict(zip(dict.fromkeys(kind[2] for kind in kinds), COLOURS,
-                    strict=False))
+  colour = dict(zip(dict.fromkeys(kind[2] for kind in kinds),
+                    itertools.cycle(COLOURS), strict=False))
   for number, kind in enumerate(kinds):
     role, arm, value = kind
-    label = 'units of the law' if value is None else f'patch {value}'
+    label = series_name(by, value)
     look = dict(color=colour[value], marker=MARKERS[number % len(MARKERS)])
     if role == 'arm':
       label, look['markerfacecolor'] = f'{label}, arm {arm}', 'white'
@@ -118,7 +136,7 @@ def _units(axes, data, x, y):
 
 def _kind(row, by):
   """(role, arm, value of the column that tells series apart)."""
-  return row['role'], row.get('arm'), row[by] if by == 'patch' else None
+  return row['role'], row.get('arm'), row[by] if by else None
 
 
 def _interval(y, y_U, y_RxU):
@@ -128,7 +146,7 @@ def _interval(y, y_U, y_RxU):
   return middle, np.maximum([[middle - low], [high - middle]], 0)
 
 
-def _law_line(axes, fitted, y, x_U):
+def _law_line(axes, fitted, y, rows):
   """The law over the sizes fitted, dotted beyond, and the slope's band."""
   if fitted.fit is None:
     axes.text(0.02, 0.02, f'no law: {fitted.refused}', color=GREY,
@@ -138,16 +156,24 @@ def _law_line(axes, fitted, y, x_U):
   slope, slope_R = fit.slope(fitted.x)
   low, high = bootstrap.interval(slope_R, LEVEL)
   unit = ' dB' if y == 'psnr' else ' (log2)' if RESPONSES[y].log2 else ''
+  x_U = np.array([row[fitted.x] for row in rows], float)
   wide = np.geomspace(x_U.min() / 1.15, x_U.max() * 1.15, 80)
   x = np.geomspace(*fit.range, 80)
   line, line_R = fit.line(x)
   line_R = line_R - line_R.mean(1, keepdims=True) + line.mean()
   band = np.quantile(line_R, ((1 - LEVEL) / 2, (1 + LEVEL) / 2), axis=0)
-  axes.fill_between(x, *_value(y, band), color=INK, alpha=0.15, linewidth=0)
-  axes.plot(wide, _value(y, fit.line(wide)[0]), ':', color=INK, linewidth=1)
-  axes.plot(x, _value(y, line), color=INK, zorder=2, label=(
-      f'law: {slope:+.3g}{unit} per doubling [{low:.3g}, {high:.3g}], '
-      f'R² {fit.r2:.3f}'))
+  label = (f'law: {slope:+.3g}{unit} per doubling [{low:.3g}, {high:.3g}], '
+           f'R² {fit.r2:.3f}' + ''.join(
+               f' with {term}' for term in fit.terms[1:]))
+  held = {tuple(row[term] for term in fit.terms[1:]): row for row in rows}
+  for row in held.values():  # One line for each value of what is adjusted.
+    shift = fit.predict([row])[0] - fit.line(np.array([row[fitted.x]]))[0][0]
+    axes.fill_between(x, *_value(y, band + shift), color=INK, alpha=0.15,
+                      linewidth=0)
+    axes.plot(wide, _value(y, fit.line(wide)[0] + shift), ':', color=INK,
+              linewidth=1)
+    axes.plot(x, _value(y, line + shift), color=INK, zorder=2, label=label)
+    label = None
 
 
 def _no_effect(axes, analysis, fitted, y):
@@ -174,14 +200,14 @@ def _residuals(axes, data, fitted, x, y):
     axes.set_title('no law was fitted', fontsize=8, fontweight='normal')
     return
   law_ = data.where(role='law')
-  by = series_of(x)
-  values = [row[by] if by == 'patch' else None for row in law_.rows]
+  by = series_of(x, data.rows)
+  values = [row[by] if by else None for row in law_.rows]
   for number, value in enumerate(dict.fromkeys(values)):
     part = law_.keep([v == value and not row['below_pca'] for v, row in zip(
         values, law_.rows, strict=True)])
     if part.rows:
       sizes = np.array([row[x] for row in part.rows], float)
-      axes.plot(sizes, part.y_U - fitted.fit.line(sizes)[0],
+      axes.plot(sizes, part.y_U - fitted.fit.predict(part.rows),
                 MARKERS[number % len(MARKERS)], alpha=0.8, markersize=4,
                 color=COLOURS[number % len(COLOURS)])
   if fitted.curved is not None:
@@ -204,7 +230,7 @@ def _nulls(axes, analysis, x, y):
       row['patch'] for row in analysis.data[y].rows if row['role'] == 'law'))
   rows = [row for row in analysis.sweep.nulls if column(row) is not None]
   floats = [row[_CODE] for row in analysis.data[y].rows]
-  if series_of(x) != 'patch':
+  if series_of(x, analysis.data[y].rows) != 'patch':
     _null_levels(axes, rows, column, analysis.data[y].rows)
     return
   for number, patch in enumerate(patches):

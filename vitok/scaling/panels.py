@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from vitok.scaling import checks, style
 from vitok.scaling.analysis import LEVEL, Analysis
-from vitok.scaling.figures import series_of
+from vitok.scaling.figures import series_name, series_of
 from vitok.scaling.style import COLOURS, GREY, INK, MARKERS
 
 _MAP = matplotlib.colormaps['viridis']
@@ -84,15 +84,15 @@ def converged(analysis: Analysis, x: str) -> Figure | None:
     return None
   figure = Figure(figsize=(10, 3.6))
   left, right = figure.subplots(1, 2)
-  by, number = series_of(x), 0
+  by, number = series_of(x, law.rows), 0
   for row, y in zip(long.rows, long.y_U, strict=True):
     short = law.where(configuration=row['configuration'])
     if not short.rows:
       continue
     before, size = short.y_U.mean(), row[x]
-    series = row[by] if by == 'patch' else None
-    colour = COLOURS[[*dict.fromkeys(r[by] if by == 'patch' else None
-                                     for r in law.rows)].index(series)]
+    series = row[by] if by else None
+    colour = COLOURS[[*dict.fromkeys(r[by] if by else None for r in law.rows)
+                      ].index(series) % len(COLOURS)]
     left.plot([size, size], [before, y], color=colour, linewidth=1.2)
     left.plot(size, before, 'o', color=colour, markerfacecolor='white')
     left.plot(size, y, 'o', color=colour)
@@ -143,15 +143,16 @@ def bits(analysis: Analysis, x: str) -> Figure | None:
     return None
   figure = Figure(figsize=(10, 3.6))
   axes = figure.subplots(1, len(kinds) + 1)
-  by = series_of(x)
+  by = series_of(x, rows)
   groups = list(dict.fromkeys(
-      (row[by] if by == 'patch' else None, row.get('arm')) for row in rows))
+      (row[by] if by else None, row.get('arm')) for row in rows))
   for number, (value, arm) in enumerate(groups):
     part = [row for row in rows if row.get('arm') == arm
-            and value in (None, row[by])]
-    label = 'units' if value is None else f'patch {value}'
+            and (not by or row[by] == value)]
+    label = series_name(by, value)
     look = dict(color=COLOURS[[*dict.fromkeys(g[0] for g in groups)].index(
-        value)], marker=MARKERS[number % len(MARKERS)], linestyle='')
+        value) % len(COLOURS)], marker=MARKERS[number % len(MARKERS)],
+                linestyle='')
     if arm:
       label, look['markerfacecolor'] = f'{label}, arm {arm}', 'white'
     for ax, (column, _) in zip(axes, kinds, strict=False):
@@ -207,11 +208,11 @@ def pairs(analysis: Analysis) -> Figure | None:
 @style.styled
 def pictures(analysis: Analysis, x: str) -> Figure | None:
   """Originals and reconstructions side by side across sizes."""
-  by, cells = series_of(x), {}
+  by, cells = series_of(x, analysis.rows), {}
   for row, run in zip(analysis.rows, analysis.sweep.runs, strict=True):
     if row['state'] != 'done' or row['role'] != 'law':
       continue
-    key = (row[by] if by == 'patch' else None, row[x])
+    key = (row[by] if by else None, row[x])
     if key not in cells and (found := run.pictures()) is not None:
       cells[key] = found
   if not cells:
@@ -242,7 +243,8 @@ def pictures(analysis: Analysis, x: str) -> Figure | None:
                                        fontweight='normal', pad=2)
       if line == 0:
         row_axes[0].set_title(
-            'original' if value is None else f'patch {value}\noriginal',
+            'original' if value is None else
+            f'{series_name(by, value)}\noriginal',
             fontsize=7.5, loc='center', pad=2)
   return figure
 

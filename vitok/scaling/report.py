@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 
-import numpy as np
 from etils import epath
 
 from vitok import files
@@ -18,8 +17,11 @@ from vitok.scaling import (
     analysis,
     bootstrap,
     checks,
+    curves,
     figures,
+    forecast,
     panels,
+    sections,
     style,
     table,
     verdicts,
@@ -86,8 +88,11 @@ def _figures(found):
   """{file stem: figure}, in the order of the page."""
   if not found.sweep.done:
     return {}
-  drawn = {'claims': figures.claims(found)}
-  for x in found.sizes:
+  drawn = {'claims': figures.claims(found), 'budgets': curves.budgets(found),
+           'forecasts': curves.forecasts(found)}
+  # Over the size of a budget's curve a straight law says nothing.
+  bent = {v.claim.x[0] for v in found.verdicts if v.claim.rule == 'optimum'}
+  for x in [x for x in found.sizes if x not in bent]:
     for y in found.data:
       stem = re.sub(r'\W', '_', f'{y.removeprefix("log2_")}_{x}')
       drawn[stem] = figures.law(found, x, y)
@@ -114,14 +119,35 @@ def to_json(found: analysis.Analysis) -> dict:
       claims=[dict(
           name=v.claim.name, text=v.claim.text, verdict=v.shown,
           caveat=v.caveat.lstrip(', '), outcome=v.word, reason=v.reason,
-          margin=v.claim.margin, estimate=v.estimate,
+          where=elsewhere(found, v), margin=v.claim.margin, estimate=v.estimate,
           interval=None if v.low is None else [v.low, v.high],
           slopes=_slopes(v), smallest_effect=v.smallest, used=v.used,
           flagged=v.flagged,
           checks=[dataclasses.asdict(check) for check in v.checks])
               for v in found.verdicts],
       not_made=checks.not_made(found.rows),
-      laws=[_law_json(law) for law in found.laws])
+      regressions=[dict(
+          y=one.y, terms={term: dict(
+              slope=slope, interval=ends, partial_r2=one.partial[term])
+                          for term, (slope, *ends) in one.slopes().items()},
+          r2_first=one.alone, r2=one.fit.r2, beyond_first=one.unexplained,
+          left_out=one.left_out) for one in found.regressions],
+      forecast=dict(found.forecast, scores={
+          name: dict(observed=score.observed, error=score.error,
+                     covered=score.covered) for name, score in forecast.scores(
+                         found.forecast, found.rows).items()})
+      if found.forecast else None,
+      laws=[sections.law_numbers(law) for law in found.laws])
+
+
+def elsewhere(found: analysis.Analysis, verdict: verdicts.Verdict) -> str:
+  """The command that tests a claim which this sweep cannot, or ''."""
+  info = found.sweep.info
+  if verdict.word != verdicts.UNTESTABLE or info['preset'] != 'cpu':
+    return ''
+  name = info['experiment']
+  return (f'python -m vitok.sweep run experiments/{name}.py:gpu1 '
+          f'--workdir=runs/{name}-gpu1')
 
 
 def _slopes(verdict):
@@ -138,31 +164,6 @@ def _grade(found):
   return 'demonstration' if found.sweep.demonstration else 'finding'
 
 
-def _law_json(law):
-  if law.fit is None:
-    return dict(x=law.x, y=law.y, refused=law.refused)
-  slope, slope_R = law.fit.slope(law.x)
-  bend, bend_R = law.curved.curvature()
-  loo = np.array(list(law.fit.leave_one_out.values()))
-  loo = loo[np.isfinite(loo)]
-  return dict(
-      x=law.x, y=law.y, units=law.fit.units,
-      intercept=float(law.fit.coefficients[0]
-                      - slope * law.fit.centre[0]),
-      slope=slope, slope_interval=bootstrap.interval(slope_R, analysis.LEVEL),
-      curvature=bend,
-      curvature_interval=bootstrap.interval(bend_R, analysis.LEVEL),
-      r2=law.fit.r2, r2_curved=law.curved.r2,
-      residual_sd=law.fit.residual_sd, seed_sd=law.fit.seed_sd,
-      lack_of_fit=law.fit.lack_of_fit,
-      lack_of_fit_curved=law.curved.lack_of_fit,
-      leave_one_out_rms=float(np.sqrt(np.mean(loo**2))) if len(loo) else None,
-      leave_one_out_max=float(np.abs(loo).max()) if len(loo) else None,
-      held_out={column: {str(value): list(numbers) for value, numbers in
-                         errors.items()}
-                for column, errors in law.held_out.items()})
-
-
 def _page(found, drawn, given):
   info = found.sweep.info
   title = f'{info["experiment"]}, preset {info["preset"]}'
@@ -173,13 +174,19 @@ def _page(found, drawn, given):
       if info.get('about') else '', f'<p class="small">{html.escape(title)}'
       f' · {len(found.sweep.done)} of {len(found.rows)} units done</p>']
   parts += [f'<div class="note">{text}</div>' for text in _notes(found, given)]
-  parts += ['<h2>Verdicts</h2>', *(_claim(v) for v in found.verdicts),
+  parts += ['<h2>Verdicts</h2>',
+            *(_claim(v, elsewhere(found, v)) for v in found.verdicts),
             '<p class="small">Not made in this sweep:</p><ul class="small">',
             *(f'<li>not made: {html.escape(line)}</li>'
               for line in checks.not_made(found.rows)), '</ul>']
   names = dict(
       claims='Statistics with their intervals; the shaded region is what is '
       'claimed.',
+      budgets='Units of equal compute and their parabolas; hollow ones are '
+      'below their own PCA, stars are the best sizes. Then these over the '
+      'budget, hollow where the best size is at an edge of what was run; and '
+      'what compute buys at each size of the code.',
+      forecasts='What was written before the larger run, from the ladder.',
       reconstructions='Originals and reconstructions, same images at every '
       'size; PSNR of each.',
       pairs='Paired by image: differences between configurations vary far '
@@ -199,8 +206,9 @@ def _page(found, drawn, given):
       f'{base64.b64encode(data).decode()}"><figcaption>'
       f'{names.get(name, law_caption)}</figcaption></figure>'
       for name, data in drawn.items()]
-  parts += [_laws(found), _pairs(found), _cost(found),
-            '<h2>Units</h2>', _table(_UNITS, [
+  parts += [sections.forecasts(found), sections.laws(found),
+            sections.regressions(found), sections.pairs(found),
+            sections.cost(found), '<h2>Units</h2>', sections.table(_UNITS, [
                 [row[column] for column in _UNITS] for row in found.rows]),
             *_rules(found)]
   if found.sweep.done:
@@ -256,13 +264,17 @@ def _notes(found, given):
     yield (f'<b>{len(flagged)} units are below their own patch PCA</b>, that '
            'is limited by optimisation, and left out of every law: '
            + html.escape(', '.join(flagged)))
+  absent = {name.removesuffix('_absent'): why for run in found.sweep.done
+            for name, why in run.numbers.items() if name.endswith('_absent')}
+  for name, why in absent.items():
+    yield f'<b>{html.escape(name)} is absent</b>: {html.escape(why)}'
   groups = {row['groups'] for row in found.rows if row['groups']}
   if groups and min(groups) < 10:
     yield (f'Intervals rest on {min(groups)} independent images (photographs)'
            ': they are rough.')
 
 
-def _claim(verdict):
+def _claim(verdict, command):
   claim = verdict.claim
   numbers = ''
   if verdict.estimate is not None:
@@ -271,7 +283,7 @@ def _claim(verdict):
                f'{verdicts.region(claim)}. {verdict.used} units, '
                f'{verdict.flagged} flagged.')
     numbers += ' Per doubling: ' + ', '.join(
-        f'{term} {_with(slope, ends)}' for term, (slope, *ends)
+        f'{term} {sections.interval(slope, ends)}' for term, (slope, *ends)
         in _slopes(verdict).items()) + '.'
   if verdict.smallest is not None:
     numbers += (' Smallest effect this design detects: '
@@ -279,94 +291,15 @@ def _claim(verdict):
   listed = ''.join(
       f'<li>{"met" if check.met else "<b>not met</b>"}: {check.name}, '
       f'{html.escape(check.detail)}</li>' for check in verdict.checks)
+  if command:
+    command = f' On one GPU: <code>{html.escape(command)}</code>'
   outcome = (f'By its rules alone: {verdict.word}. '
              if verdict.demonstration else '')
   return (f'<div class="claim" style="--c:{_COLOUR[verdict.shown]}">'
           f'<span class="word">{verdict.shown}{verdict.caveat}</span>'
           f'<b>{html.escape(claim.text)}</b><br>'
-          f'{outcome}{html.escape(verdict.reason)}<div class="small">'
+          f'{outcome}{html.escape(verdict.reason)}{command}<div class="small">'
           f'{html.escape(numbers)}'
           f'<ul>{listed}</ul></div></div>')
 
 
-def _laws(found):
-  rows, held = [], []
-  for law in map(_law_json, found.laws):
-    if 'refused' in law:
-      rows.append([f'{law["y"]} over {law["x"]}', law['refused']])
-      continue
-    test = law['lack_of_fit']
-    rows.append([
-        f'{law["y"]} over {law["x"]}', _with(law['slope'],
-                                             law['slope_interval']),
-        law['r2'], _with(law['curvature'], law['curvature_interval']),
-        law['r2_curved'], law['residual_sd'], law['seed_sd'],
-        f'F{tuple(test["df"])} = {test["f"]:.3g}, p = {test["p"]:.2g}'
-        if test else None, law['leave_one_out_rms'],
-        law['leave_one_out_max']])
-    held += [[f'{law["y"]} over {law["x"]}', f'{column} = {value}',
-              _with(numbers[0], numbers[1:])]
-             for column, values in law['held_out'].items()
-             for value, numbers in values.items()]
-  return ('<h2>Laws</h2><p class="small">Per doubling, with 90% intervals: '
-          'seeds within configurations and images by group are drawn anew, '
-          'units are not. Lack of fit is tested against the error between '
-          'seeds.</p>' + _table(
-              ('law', 'slope', 'R²', 'curvature', 'R² with it', 'residual sd',
-               'seed sd', 'lack of fit', 'leave-one-out rms', 'max'), rows)
-          + '<h2>Held out</h2><p class="small">Predicted minus observed, by '
-          'laws fitted without that value.</p>'
-          + _table(('law', 'left out', 'error'), held))
-
-
-def _pairs(found):
-  return '<h2>Paired differences</h2>' + _table(
-      ('configuration', 'minus', 'PSNR (dB)', 'sd of the difference',
-       'sd of PSNR'),
-      [[pair.a, pair.b, _with(pair.difference, (pair.low, pair.high)),
-        pair.sd, pair.sd_unpaired] for pair in found.pairs])
-
-
-def _cost(found):
-  rows = [row for row in found.rows if row['seconds']]
-  if not rows:
-    return ''
-  spent = sum(row['seconds'] for row in rows)
-  steps = sum(row.get('seconds_step') or 0 for row in rows)
-  text = (f'{len(rows)} units took {spent:.0f} s, {1 - steps / spent:.0%} of '
-          'it overhead (everything but training steps). ')
-  priced = [row for row in rows if row['priced_seconds']]
-  if priced:
-    price = found.sweep.price
-    ratio = (sum(row['seconds'] for row in priced)
-             / sum(row['priced_seconds'] for row in priced))
-    devices = price.get('devices', 1)
-    text += (f'They were priced for {devices} x {price.get("device")} at an '
-             f'efficiency of {price.get("efficiency")}; cost over price is '
-             f'{ratio:.2f}. ')
-    if price.get('peak_flops') and steps:
-      speed = sum(row['train_flops'] for row in rows) / steps
-      text += ('Training steps reached '
-               f'{speed / devices / price["peak_flops"]:.0%} of the peak.')
-  return f'<h2>Price against cost</h2><p>{html.escape(text)}</p>'
-
-
-def _with(value, interval):
-  return f'{value:+.3g} [{interval[0]:.3g}, {interval[1]:.3g}]'
-
-
-def _table(head, rows):
-  def cell(value):
-    if value is None:
-      return '–'
-    if isinstance(value, bool):
-      return 'yes' if value else 'no'
-    if isinstance(value, float):
-      return style.si(value) if abs(value) >= 1e4 else f'{value:.4g}'
-    if isinstance(value, int) and abs(value) >= 1e5:
-      return style.si(value)
-    return html.escape(str(value))
-  lines = ''.join('<tr>' + ''.join(f'<td>{cell(value)}</td>' for value in row)
-                  + '</tr>' for row in rows)
-  titles = ''.join(f'<th>{html.escape(name)}</th>' for name in head)
-  return f'<table><tr>{titles}</tr>{lines}</table>'
