@@ -150,7 +150,8 @@ def test_ties_are_the_same_in_every_response():
   ties = {name: one.tie for name, one in claims.RESPONSES.items()}
   assert ties['log2_mse'] == pytest.approx(
       -math.log2(10**(-ties['psnr'] / 10)), abs=1e-4)
-  psnr, ssim = np.array([point[3:] for point in published.CODE_POINTS
-                         if 22 < point[3] < 29]).T
+  points = np.array([published.CODE.column('psnr'),
+                     published.CODE.column('ssim')])
+  psnr, ssim = points[:, (points[0] > 22) & (points[0] < 29)]
   assert ties['ssim'] == pytest.approx(
       ties['psnr'] * np.polyfit(psnr, ssim, 1)[0], rel=0.02)

@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vitok import errors
-from vitok.scaling import bootstrap, checks, forecast, iso, style
+from vitok.scaling import (
+    bootstrap,
+    checks,
+    forecast,
+    iso,
+    published,
+    style,
+)
 from vitok.scaling.analysis import Analysis
 from vitok.scaling.responses import RESPONSES
 from vitok.scaling.style import COLOURS, GREY, INK, MARKERS
@@ -169,4 +176,49 @@ def forecasts(analysis: Analysis) -> Figure | None:
     ax.legend(loc='best', fontsize=7)
   axes[0].set_title(f'Forecast of {stored["times"]:.3g} times the compute, '
                     f'written {stored["written"][:16]} UTC')
+  return figure
+
+
+@style.styled
+def tradeoff(analysis: Analysis) -> Figure | None:
+  """Fidelity against realism, a point per configuration; the paper's beside.
+
+  Drawn where units differ in their stage of training.
+  """
+  rows = [row for row in analysis.rows if row['state'] == 'done'
+          and row['role'] in ('law', 'arm')]
+  measures = [y for y in ('lpips', 'rkid', 'log2_rfid') if y in analysis.data]
+  if len({row.get('stage') for row in rows}) < 2 or not measures:
+    return None
+  figure = Figure(figsize=(4.2 * (len(measures) + 1), 4.2))
+  axes = figure.subplots(1, len(measures) + 1)
+  labels = list(dict.fromkeys(row['configuration'] for row in rows))
+  for ax, y in zip(axes, measures, strict=False):
+    for number, label in enumerate(labels):
+      part = [row for row in rows if row['configuration'] == label]
+      x_U = np.array([row[RESPONSES[y].column] for row in part])
+      psnr_U = np.array([row['psnr'] for row in part])
+      stage = part[0].get('stage')
+      look = dict(color=COLOURS[number % len(COLOURS)], marker=MARKERS[
+          number % len(MARKERS)])
+      ax.plot(x_U, psnr_U, linestyle='', markersize=3, alpha=0.5, **look)
+      ax.plot([x_U.mean()], [psnr_U.mean()], linestyle='', markersize=8,
+              markerfacecolor=look['color'] if stage == 2 else 'white',
+              label=label, **look)
+    ax.set_xlabel(f'{RESPONSES[y].name} (realism: to the left)')
+    ax.set_ylabel('PSNR (dB)')
+    if RESPONSES[y].log2:
+      ax.set_xscale('log')
+  axes[0].set_title('Fidelity against realism; filled: stage 2')
+  axes[0].legend(loc='best', fontsize=7)
+  paper = axes[-1]
+  for number, row in enumerate(published.LOSSES.rows):
+    name, rfid, *_, psnr = row
+    paper.plot([rfid], [psnr], MARKERS[number % len(MARKERS)], color=GREY,
+               markersize=7, markerfacecolor=GREY if name == 'stage 2'
+               else 'white', label=name)
+  paper.set(xscale='log', xlabel='rFID', ylabel='PSNR (dB), pooled',
+            title='Published')
+  paper.legend(title=published.LOSSES.source, title_fontsize=6.5, loc='best',
+               alignment='left', fontsize=7)
   return figure

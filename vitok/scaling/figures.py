@@ -54,7 +54,8 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
       [row['role'] in ('law', 'arm') for row in analysis.data[y].rows])
   if not data.rows:
     return None
-  paper = published.series(x, y)
+  paper = published.panel(x, y, video=any(
+      (row['frames'] or 1) > 1 for row in data.rows))
   figure = Figure(figsize=(10.5 if paper else 7.5, 5.8))
   grid = figure.add_gridspec(
       2, 2 if paper else 1, height_ratios=(4, 1),
@@ -75,7 +76,7 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
     _decades(main)
   handles, labels = main.get_legend_handles_labels()
   if paper:
-    _paper(figure.add_subplot(grid[:, 1]), x, y, *paper)
+    _paper(figure.add_subplot(grid[:, 1]), paper)
   figure.legend(handles, labels, loc='outside lower left', ncols=3)
   return figure
 
@@ -270,16 +271,20 @@ def _null_levels(axes, rows, column, units):
                  zorder=1, label=f'{name}, {row[_CODE]} floats')
 
 
-def _paper(axes: Axes, x, y, source, found):
-  for number, (label, points) in enumerate(found.items()):
-    points = np.array(sorted(points))
-    axes.plot(*points.T, marker=MARKERS[number], color=GREY, linewidth=1,
-              markerfacecolor=('white', PALE, GREY)[number % 3], label=label)
-  everything = [point[0] for points in found.values() for point in points]
-  style.size_axis(axes, x, everything)
-  axes.set_ylabel(RESPONSES[y].name)
+def _paper(axes: Axes, paper: published.Panel):
+  for number, (label, points) in enumerate(paper.points.items()):
+    axes.plot(*np.array(sorted(points)).T, color=GREY, linewidth=1,
+              marker=MARKERS[number % len(MARKERS)],
+              linestyle='-' if number < 3 else ':', markerfacecolor=(
+                  'white', PALE, GREY)[number % 3], label=label)
+  style.size_axis(axes, paper.x, [
+      point[0] for points in paper.points.values() for point in points])
+  axes.set_ylabel(paper.y)
+  if paper.log:
+    axes.set_yscale('log')
   axes.set_title('Published, not fitted with the rest')
-  axes.legend(title=source, title_fontsize=7.5, loc='best', alignment='left')
+  axes.legend(title=paper.source, title_fontsize=6.5, loc='best',
+              alignment='left', fontsize=7)
 
 
 def _decades(axes):

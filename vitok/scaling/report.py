@@ -89,7 +89,8 @@ def _figures(found):
   if not found.sweep.done:
     return {}
   drawn = {'claims': figures.claims(found), 'budgets': curves.budgets(found),
-           'forecasts': curves.forecasts(found)}
+           'forecasts': curves.forecasts(found),
+           'tradeoff': curves.tradeoff(found)}
   # Over the size of a budget's curve a straight law says nothing.
   bent = {v.claim.x[0] for v in found.verdicts if v.claim.rule == 'optimum'}
   for x in [x for x in found.sizes if x not in bent]:
@@ -187,6 +188,8 @@ def _page(found, drawn, given):
       'budget, hollow where the best size is at an edge of what was run; and '
       'what compute buys at each size of the code.',
       forecasts='What was written before the larger run, from the ladder.',
+      tradeoff='Means of configurations and their seeds. At the right what '
+      'the paper has, of its own data and networks.',
       reconstructions='Originals and reconstructions, same images at every '
       'size; PSNR of each.',
       pairs='Paired by image: differences between configurations vary far '
@@ -199,7 +202,9 @@ def _page(found, drawn, given):
       'Thin bars: 90% over seeds and images; thick ones leave out what other '
       'images would do to all units alike. Dots are seeds. The grey band is '
       'the 90% interval of the slope alone: lack of fit is not in it, but in '
-      'the residuals below.')
+      'the residuals below. At the right, where it has such a figure, the '
+      "paper's own points, read off its figures: other images, losses and "
+      'averaging, so that they are on axes of their own and in no fit.')
   parts.append('<h2>Figures</h2>')
   parts += [
       f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
