@@ -5,7 +5,7 @@ import pytest
 
 from vitok import errors
 from vitok.interop import weights
-from vitok.metrics import numbers
+from vitok.metrics import networks, numbers
 
 SHA = '0' * 64
 
@@ -26,9 +26,10 @@ def test_every_number_can_be_defined(name):
 
 
 def test_networks_are_those_that_can_be_fetched():
-  """torchvision's Inception, of the released code only, cannot yet be."""
-  fetched = set(numbers.NETWORKS) - {'', 'inception_torchvision'}
-  assert fetched <= set(weights.NAMES)
+  known = networks.DISTANCES | networks.FEATURES
+  assert set(numbers.NETWORKS) == {'', *known}
+  assert {file for network in known.values() for file in network.files} <= set(
+      weights.NAMES)
 
 
 def test_reconstructions_are_compared_with_their_originals_unless_asked():

@@ -112,6 +112,25 @@ def test_inception_equals_pytorch_with_its_quirks():
   close(out['logits'], logits, 'logits')
 
 
+def test_torchvisions_inception_equals_pytorch():
+  twin = torch_features.torchvision_inception()
+  params = inception.from_torchvision(state_of(twin))
+  network = inception.Inception(head=True, torchvision=True)
+  x = images(1, 60, 80, 3)
+  layers.check_params(network, params, x)
+  out = jax.jit(lambda params, x: network.apply({'params': params}, x))(
+      params, x)
+  resized = torch.nn.functional.interpolate(
+      first(x).float() / 255, (299, 299), mode='bilinear', align_corners=True)
+  mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (
+      (.485, .456, .406), (.229, .224, .225)))
+  normal = (resized - mean) / deviation
+  with torch.no_grad():  # `transform_input` of torchvision, then the network.
+    features, logits = twin(normal * (deviation / .5) + (mean - .5) / .5)
+  close(out['features'], features, 'features')
+  close(out['logits'], logits + twin.fc.bias.detach(), 'logits')
+
+
 def test_i3d_equals_pytorch_with_tensorflows_padding():
   twin = torch_features.randomize(torch_features.I3D())
   params = i3d.from_torchscript(state_of(twin))
@@ -148,12 +167,16 @@ def test_resnet_equals_pytorch():
 
 
 @pytest.mark.parametrize('size', [(20, 30), (400, 350), (299, 299)])
-def test_resize_equals_pytorch(size):
+@pytest.mark.parametrize('ours, corners', [
+    (layers.resize, False), (layers.resize_corners, True)])
+def test_resize_equals_pytorch(size, ours, corners):
   x = images(1, *size, 3)
+  # With corners aligned its float32 places are off, by up to .008 of a level.
+  given = first(x).double() if corners else first(x).float()
   expected = torch.nn.functional.interpolate(
-      first(x).float(), (299, 299), mode='bilinear', align_corners=False)
-  np.testing.assert_allclose(layers.resize(jnp.asarray(x), 299),
-                             last(expected), atol=2e-4)
+      given, (299, 299), mode='bilinear', align_corners=corners)
+  np.testing.assert_allclose(ours(jnp.asarray(x), 299), last(expected),
+                             atol=2e-4)
 
 
 @pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated')

@@ -80,7 +80,12 @@ def _average(x):
   return F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
 
 
+def _padded_average(x):
+  return F.avg_pool2d(x, 3, 1, 1)
+
+
 class InceptionA(nn.Module):
+  average = staticmethod(_average)
 
   def __init__(self, width, pool):
     super().__init__()
@@ -96,7 +101,7 @@ class InceptionA(nn.Module):
     return torch.cat([
         self.branch1x1(x), self.branch5x5_2(self.branch5x5_1(x)),
         self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x))),
-        self.branch_pool(_average(x))], 1)
+        self.branch_pool(self.average(x))], 1)
 
 
 class InceptionB(nn.Module):
@@ -115,6 +120,7 @@ class InceptionB(nn.Module):
 
 
 class InceptionC(nn.Module):
+  average = staticmethod(_average)
 
   def __init__(self, c):
     super().__init__()
@@ -137,7 +143,7 @@ class InceptionC(nn.Module):
       double = getattr(self, f'branch7x7dbl_{k}')(double)
     single = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
     return torch.cat([self.branch1x1(x), single, double,
-                      self.branch_pool(_average(x))], 1)
+                      self.branch_pool(self.average(x))], 1)
 
 
 class InceptionD(nn.Module):
@@ -215,6 +221,23 @@ class Inception(nn.Module):
         x = F.max_pool2d(x, 3, 2)
     x = x.mean((2, 3))
     return x, x @ self.fc.weight.T
+
+
+def torchvision_inception():
+  """torchvision's `inception_v3`; takes 299 x 299 pixels in [-1, 1]."""
+  network = Inception()
+  for module in network.modules():
+    if isinstance(module, InceptionA | InceptionC):
+      module.average = _padded_average
+  network.Mixed_7b = InceptionE(1280, _padded_average)
+  network.Mixed_7c = InceptionE(2048, _padded_average)
+  network.fc = nn.Linear(2048, 1000)
+  randomize(network)
+  with torch.no_grad():  # `randomize` leaves scales alone.
+    for name, p in network.named_parameters():
+      if name.endswith('bn.weight'):
+        p.mul_(1 + 0.3 * torch.sin(torch.arange(len(p))))
+  return network
 
 
 def _same(x, kernel, strides, value=0.0):

@@ -29,6 +29,7 @@ NAMES = {
     'lpips_alexnet': 'AlexNet (ImageNet) and the linear heads of LPIPS v0.1',
     'inception_fid': "FID's Inception-v3 of 2015-12-05, 2048 features",
     'inception_fid_head': 'its 1008 classes, for the Inception score',
+    'inception_torchvision': "torchvision's Inception-v3 (ImageNet)",
     'i3d': 'I3D (Kinetics-400), 400 logits, for FVD',
     'resnet50': 'ResNet50 (ImageNet), the Keras v1 form, with its classes',
 }

@@ -7,6 +7,7 @@ B: examples, T: frames, H: height, W: width, D: features.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -59,6 +60,11 @@ def _classes(frozen: Frozen, x: jax.Array) -> jax.Array:
   return _of_frames(features.Inception(head=True), params, x)['logits']
 
 
+def _torchvision(frozen: Frozen, x: jax.Array, out: str) -> jax.Array:
+  return _of_frames(features.Inception(head=True, torchvision=True),
+                    frozen['inception_torchvision'], x)[out]
+
+
 def _i3d(frozen: Frozen, x: jax.Array) -> jax.Array:
   return features.I3D().apply({'params': frozen['i3d']}, x)[:, None]
 
@@ -69,14 +75,19 @@ FEATURES = {
     'inception_fid': Network(('inception_fid',), _inception),
     'inception_fid_head': Network(('inception_fid', 'inception_fid_head'),
                                   _classes),
+    'inception_torchvision': Network(
+        ('inception_torchvision',),
+        functools.partial(_torchvision, out='features')),
+    'inception_torchvision_head': Network(
+        ('inception_torchvision',),
+        functools.partial(_torchvision, out='logits')),
     'i3d': Network(('i3d',), _i3d),
 }
 
 
 def files(network: str) -> tuple[str, ...]:
   """Names of a network's weights, () for no network."""
-  known = (DISTANCES | FEATURES).get(network)
-  return known.files if known else ()
+  return (DISTANCES | FEATURES)[network].files if network else ()
 
 
 def missing(network: str) -> str:
@@ -85,8 +96,6 @@ def missing(network: str) -> str:
   Args:
     network: key of `numbers.NETWORKS`.
   """
-  if network and not files(network):
-    return f'{network} is not implemented'
   return '; '.join(f'get its network with `{weights.command(name)}`'
                    for name in files(network) if not weights.is_cached(name))
 

@@ -20,6 +20,8 @@ from vitok.metrics.protocol import Definition
 
 _BILINEAR = 'bilinear, half-pixel centres, no antialiasing'
 _INCEPTION = f'uint8 to 299 x 299, {_BILINEAR}; (x - 128) / 128'
+_TORCHVISION = ('uint8 to 299 x 299, bilinear, corners aligned; mean and '
+                'deviation of ImageNet')
 _LEVELS = 'own size; uint8 to [-1, 1]'
 # How a network gets its input; names as in `vitok.interop.weights`.
 NETWORKS = {
@@ -28,8 +30,8 @@ NETWORKS = {
     'lpips_alexnet': _LEVELS,
     'inception_fid': _INCEPTION,
     'inception_fid_head': _INCEPTION,
-    'inception_torchvision': 'uint8 to 299 x 299, bilinear, corners aligned; '
-                             'mean and deviation of ImageNet',
+    'inception_torchvision': _TORCHVISION,
+    'inception_torchvision_head': _TORCHVISION,
     'i3d': f'uint8 to 224 x 224 of each frame, {_BILINEAR}; [-1, 1]',
 }
 _FRAMES = frechet.RULE + '; of each frame index, mean over indices'
@@ -60,7 +62,7 @@ NUMBERS = {  # name: (rule, network, reference).
     'video_features': (_FEATURES, 'i3d', ''),
     'released_psnr': (_POOLED, '', ORIGINALS),
     'released_rfid': (frechet.RULE, 'inception_torchvision', ORIGINALS),
-    'released_ris': (inception_score.RULE, 'inception_torchvision', ''),
+    'released_ris': (inception_score.RULE, 'inception_torchvision_head', ''),
 }
 
 # What an evaluation of reconstructions can measure.

@@ -7,6 +7,9 @@ bilinear with half-pixel centres (TensorFlow's graph samples without the halves,
 clean-fid antialiases), and normalised by (x - 128) / 128 as in the graph
 (pytorch-fid: x / 127.5 - 1). Each of these moves an FID, so it is said.
 
+torchvision's own network is here too, since ViTok's released code measures with
+it: it differs in all four, and its input is aligned at the corners of images.
+
 Letters: N images, H height, W width, C channels.
 """
 
@@ -22,6 +25,7 @@ from vitok.models.features import layers
 SIDE = 299  # Pixels.
 FEATURES = 2048
 CLASSES = 1008
+TORCHVISION_CLASSES = 1000
 
 # Of each kind of block its convolutions, in their order in published files.
 _UNITS = {
@@ -51,48 +55,44 @@ NAMES = tuple((name,) for name in _STEM) + tuple(
     for unit in _UNITS[kind])
 
 
-def _average(x):
-  return nn.avg_pool(x, (3, 3), (1, 1), 'SAME', count_include_pad=False)
-
-
 def _maximum(x):
   return nn.max_pool(x, (3, 3), (2, 2))
 
 
-def _a(x, option, chain):
+def _a(x, option, chain, average):
   return [chain(x, (64,)),
           chain(x, (48,), (64, (5, 5))),
           chain(x, (64,), (96, (3, 3)), (96, (3, 3))),
-          chain(_average(x), (option,))]
+          chain(average(x), (option,))]
 
 
-def _b(x, option, chain):
+def _b(x, option, chain, average):
   return [chain(x, (384, (3, 3), 2)),
           chain(x, (64,), (96, (3, 3)), (96, (3, 3), 2)),
           _maximum(x)]
 
 
-def _c(x, option, chain):
+def _c(x, option, chain, average):
   c, row, column = option, (1, 7), (7, 1)
   return [chain(x, (192,)),
           chain(x, (c,), (c, row), (192, column)),
           chain(x, (c,), (c, column), (c, row), (c, column), (192, row)),
-          chain(_average(x), (192,))]
+          chain(average(x), (192,))]
 
 
-def _d(x, option, chain):
+def _d(x, option, chain, average):
   return [chain(x, (192,), (320, (3, 3), 2)),
           chain(x, (192,), (192, (1, 7)), (192, (7, 1)),
                 (192, (3, 3), 2)),
           _maximum(x)]
 
 
-def _e(x, option, chain):
+def _e(x, option, chain, average):
   parts = [chain(x, (320,))]
   for specs in ([(384,)], [(448,), (384, (3, 3))]):
     y = chain(x, *specs)
     parts += [chain(y, (384, (1, 3))), chain(y, (384, (3, 1)))]
-  pooled = (_average(x) if option == 'average'
+  pooled = (average(x) if option == 'average'
             else nn.max_pool(x, (3, 3), (1, 1), 'SAME'))
   return [*parts, chain(pooled, (192,))]
 
@@ -101,9 +101,10 @@ _BRANCHES = {'A': _a, 'B': _b, 'C': _c, 'D': _d, 'E': _e}
 
 
 class _Block(nn.Module):
-  """One of the five kinds, by `_BLOCKS`."""
+  """One of the five kinds, by `_BLOCKS`; see `Inception`."""
   kind: str
   option: int | str | None = None
+  torchvision: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
@@ -112,14 +113,22 @@ class _Block(nn.Module):
     def unit(x, width, kernel=(1, 1), strides=1):
       padding = 'SAME' if strides == 1 else 'VALID'
       return layers.ConvNorm(width, kernel, strides, padding,
-                             name=next(units))(x)
+                             self.torchvision, name=next(units))(x)
 
     def chain(x, *specs):
       for spec in specs:
         x = unit(x, *spec)
       return x
 
-    return jnp.concatenate(_BRANCHES[self.kind](x, self.option, chain), -1)
+    def average(x):
+      return nn.avg_pool(x, (3, 3), (1, 1), 'SAME',
+                         count_include_pad=self.torchvision)
+
+    option = self.option
+    if self.torchvision and option == 'maximum':
+      option = 'average'
+    return jnp.concatenate(
+        _BRANCHES[self.kind](x, option, chain, average), -1)
 
 
 class Inception(nn.Module):
@@ -129,8 +138,11 @@ class Inception(nn.Module):
     head: whether the logits of the 1008 classes are computed too, of which
       the Inception score is made. As in its published code (arXiv 1606.03498)
       they are without the network's bias.
+    torchvision: whether it is torchvision's network, with 1000 classes and
+      their biases.
   """
   head: bool = False
+  torchvision: bool = False
 
   @nn.compact
   def __call__(self, x_NxHxWx3: jax.Array) -> dict[str, jax.Array]:
@@ -140,33 +152,51 @@ class Inception(nn.Module):
       x_NxHxWx3: uint8 levels of any size; resized to 299 x 299.
     """
     layers.check_images(x_NxHxWx3, 'Inception', dtype=jnp.uint8)
-    x = (layers.resize(x_NxHxWx3, SIDE) - 128) / 128
+    # torchvision: the mean and deviation of ImageNet, which cancel there with
+    # the network's own transformation of its input.
+    x = (layers.resize_corners(x_NxHxWx3, SIDE) / 127.5 - 1
+         if self.torchvision else
+         (layers.resize(x_NxHxWx3, SIDE) - 128) / 128)
     names = iter(_STEM)
-    unit = lambda x, *spec: layers.ConvNorm(*spec, name=next(names))(x)
+    unit = lambda x, *spec: layers.ConvNorm(
+        *spec, scale=self.torchvision, name=next(names))(x)
     x = unit(x, 32, (3, 3), 2)
     x = unit(x, 32, (3, 3))
     x = unit(x, 64, (3, 3), 1, 'SAME')
     x = unit(_maximum(x), 80, (1, 1))
     x = _maximum(unit(x, 192, (3, 3)))
     for name, options in _BLOCKS.items():
-      x = _Block(*options, name=name)(x)
+      x = _Block(*options, torchvision=self.torchvision, name=name)(x)
     out = {'features': x.mean((1, 2))}
     if self.head:
       out['logits'] = nn.Dense(
-          CLASSES, use_bias=False, precision=jax.lax.Precision.HIGHEST,
+          TORCHVISION_CLASSES if self.torchvision else CLASSES,
+          use_bias=self.torchvision, precision=jax.lax.Precision.HIGHEST,
           name='head')(out['features'])
     return out
 
 
 def from_pytorch_fid(state: Mapping[str, np.ndarray]) -> dict:
   """Parameters from pytorch-fid's state dict; with the head if it has one."""
+  params = _trunk(state, scale=False)
+  if 'fc.weight' in state:
+    params['head'] = {'kernel': np.asarray(state['fc.weight']).T}
+  return params
+
+
+def from_torchvision(state: Mapping[str, np.ndarray]) -> dict:
+  """Parameters with the head from torchvision's state dict."""
+  return _trunk(state, scale=True) | {'head': {
+      'kernel': np.asarray(state['fc.weight']).T,
+      'bias': np.asarray(state['fc.bias'])}}
+
+
+def _trunk(state, scale):
   params = {}
   for path in NAMES:
     name = '.'.join(path)
     layers.put(params, path, layers.from_torch(state, f'{name}.conv'),
-               layers.norm_from_torch(state, f'{name}.bn'))
-  if 'fc.weight' in state:
-    params['head'] = {'kernel': np.asarray(state['fc.weight']).T}
+               layers.norm_from_torch(state, f'{name}.bn', scale))
   return params
 
 

@@ -74,17 +74,22 @@ class BatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-  """relu(norm(conv(x))): the unit of Inception networks, without biases."""
+  """relu(norm(conv(x))): the unit of Inception networks, without biases.
+
+  Attributes:
+    scale: whether the norm has scales.
+  """
   features: int
   kernel: Sequence[int]
   strides: int = 1
   padding: Any = 'VALID'
+  scale: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     x = conv(self.features, self.kernel, self.strides, self.padding,
              bias=False, name='conv')(x)
-    return nn.relu(BatchNorm(1e-3, scale=False, name='norm')(x))
+    return nn.relu(BatchNorm(1e-3, self.scale, name='norm')(x))
 
 
 def resize(x_NxHxWxC: jax.Array, side: int) -> jax.Array:
@@ -99,6 +104,19 @@ def resize(x_NxHxWxC: jax.Array, side: int) -> jax.Array:
   return jax.image.resize(x, (n, side, side, c), 'bilinear', antialias=False)
 
 
+def resize_corners(x_NxHxWxC: jax.Array, side: int) -> jax.Array:
+  """The same with the centres of corner pixels kept (`align_corners=True`)."""
+  def weights(extent: int) -> np.ndarray:
+    place_S = np.linspace(0, extent - 1, side)  # float64: pixels of the input.
+    distance_SxE = np.abs(place_S[:, None] - np.arange(extent))
+    return np.maximum(1 - distance_SxE, 0).astype(np.float32)
+
+  _, h, w, _ = x_NxHxWxC.shape
+  return jnp.einsum('ih,jw,nhwc->nijc', weights(h), weights(w),
+                    x_NxHxWxC.astype(jnp.float32),
+                    precision=jax.lax.Precision.HIGHEST)
+
+
 def from_torch(state: Mapping[str, np.ndarray], name: str) -> dict:
   """A convolution's parameters from PyTorch's: (O, I, *K) to (*K, I, O)."""
   weight = np.asarray(state[f'{name}.weight'])
@@ -108,17 +126,20 @@ def from_torch(state: Mapping[str, np.ndarray], name: str) -> dict:
   return conv
 
 
-def norm_from_torch(state: Mapping[str, np.ndarray], name: str) -> dict:
+def norm_from_torch(state: Mapping[str, np.ndarray], name: str,
+                    scale: bool = False) -> dict:
   """The norm of a `ConvNorm` from PyTorch's batch norm.
 
   Raises:
-    ValueError: its scales are not all one: `ConvNorm` has none.
+    ValueError: its scales are not all one, of a `ConvNorm` without.
   """
-  if np.any(state.get(f'{name}.weight', 1.0) != 1):
+  if not scale and np.any(state.get(f'{name}.weight', 1.0) != 1):
     raise ValueError(f'{name} has scales')
-  return {'bias': np.asarray(state[f'{name}.bias']),
-          'mean': np.asarray(state[f'{name}.running_mean']),
-          'var': np.asarray(state[f'{name}.running_var'])}
+  names = {'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+  if scale:
+    names['scale'] = 'weight'
+  return {ours: np.asarray(state[f'{name}.{theirs}'])
+          for ours, theirs in names.items()}
 
 
 def put(params: dict, path: Sequence[str], conv: dict, norm: dict) -> None:
