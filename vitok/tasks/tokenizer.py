@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
+from flax import linen as nn
 from jax.experimental import multihost_utils
 
 from vitok import accounting, data, errors, files, models
@@ -143,16 +144,19 @@ class Frozen:
   def _field(self):
     return 'ema' if self._own.ema_decay else 'params'
 
+  @property
+  def abstract(self) -> dict[str, Any]:
+    """Shapes of the model's variables."""
+    data_ = self._config.data
+    shape = (1, data_.frames, data_.resolution, data_.resolution, 3)
+    return nn.unbox(jax.eval_shape(self.model.init, jax.random.key(0),
+                                   jax.ShapeDtypeStruct(shape, jnp.float32)))
+
   def variables(self) -> dict[str, Any]:
     """Parameters (the moving average if there is one) and statistics."""
     read = lambda field: checkpoints.restore_params(
         self._folder, base.AUTOENCODER, field=field)[0]
-    shape = self._config.data
-    made = jax.eval_shape(self.model.init, jax.random.key(0),
-                          jax.ShapeDtypeStruct((
-                              1, shape.frames, *2 * (shape.resolution,), 3),
-                              jnp.float32))
-    stats = read('stats') if set(made) - {'params'} else {}
+    stats = read('stats') if set(self.abstract) - {'params'} else {}
     return {'params': read(self._field), **stats}
 
   def _load(self):

@@ -1,0 +1,313 @@
+"""A generator of codes: what it is trained on, and samples that are its own."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests import runs, stand_ins, tiny_run
+from vitok import config as config_lib
+from vitok import data, encode, errors, evaluate, files, sample, tasks
+from vitok.data import codes
+from vitok.tasks import base, generation, samples, tokenizer
+from vitok.training import checkpoints, program, trainer
+
+TINY_DIT = {
+    'task': 'generation', 'dit.name': 'F', 'dit.width': 32, 'dit.heads': 2,
+    'dit.depth': 1, 'diffusion.steps': 3, 'generation.count': 5,
+    'generation.batch_size': 8, 'generation.guidance': (2.0,),
+    'data.crop': 'center', 'data.flip': False, 'evaluation.count': 4,
+    'evaluation.batch_size': 8, 'evaluation.every': 0, 'total_steps': 4,
+    'checkpoint.every': 2,
+}
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+  """A folder with the finished 'tokenizer', of initial parameters."""
+  folder = tmp_path_factory.mktemp('generation')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tokenizer, 'EXAMPLES', 64)
+    stand_ins.install(patch, folder / 'weights')
+    tiny_run.make(folder / 'tokenizer', **{
+        'data__crop': 'center', 'data__flip': False})
+    files.write_text(folder / 'tokenizer' / trainer.DONE, '{}')
+    yield folder
+
+
+def config(place, **changes):
+  return config_lib.override(runs.tiny(
+      tokenizer__workdir=str(place / 'tokenizer')), TINY_DIT | {
+          key.replace('__', '.'): value for key, value in changes.items()})
+
+
+@pytest.fixture(scope='module')
+def trained(place):
+  """The workdir of four updates, with numbers of stand-ins at the end."""
+  trainer.train(config(place, evaluation__numbers=('gkid', 'gfid')),
+                place / 'run')
+  return place / 'run'
+
+
+def built(place, **changes):
+  made = config(place, **changes)
+  task = tasks.build(made)
+  return task, {name: ref.load() for name, ref in task.weights.items()}
+
+
+def test_codes_are_posterior_samples_of_their_own_keys(place):
+  task, frozen = built(place)
+  frozen = frozen['tokenizer']
+  batch = data.host_batch(config(place), 0)
+  keys = base.example_keys(jax.random.key(3), jnp.arange(8))
+  made = task.generator.codes(frozen, batch, keys)
+  code = task.generator.tokenizer.model.apply(
+      frozen['variables'], batch['image'], keys=keys, train=True,
+      method='encode')
+  np.testing.assert_allclose(
+      made, (code.z - frozen['mean']) / frozen['deviation'], rtol=1e-6)
+  # Of an example, not of its place in a batch.
+  np.testing.assert_allclose(made[5:], task.generator.codes(
+      frozen, {'image': batch['image'][5:]}, keys[5:]), atol=1e-5)
+  means = task.generator.codes(frozen, batch, None)
+  assert np.abs(np.asarray(means - made)).max() > 0.1
+
+
+def test_channels_have_mean_0_and_variance_1_on_the_tokenizers_data(place):
+  task, frozen = built(place, tokenizer__sample=False)
+  image = np.concatenate([data.host_batch(config(
+      place, batch_size=32), step)['image'] for step in range(2)])
+  z = np.asarray(task.generator.tokenizer.encode(
+      frozen['tokenizer'], {'image': image}, None), np.float64).reshape(-1, 4)
+  found = json.loads((place / 'tokenizer/latents/3-mean.json').read_text())
+  np.testing.assert_allclose(found['mean'], z.mean(0), atol=1e-6)
+  np.testing.assert_allclose(found['deviation'], z.std(0), rtol=1e-5)
+  normal = task.generator.codes(frozen['tokenizer'], {'image': image}, None)
+  np.testing.assert_allclose(normal.std((0, 1)), 1, atol=1e-4)
+
+
+def test_statistics_are_measured_once(place, monkeypatch):
+  _, first = built(place)
+  monkeypatch.setattr(data, 'host_batch', None)  # The data may be gone.
+  _, second = built(place)
+  for name in ('mean', 'deviation'):
+    np.testing.assert_array_equal(first['tokenizer'][name],
+                                  second['tokenizer'][name])
+
+
+def test_a_new_dit_is_as_wrong_as_the_noise_is_large(place):
+  """It outputs zero, so its loss is the mean square of what it predicts."""
+  task, frozen = built(place)
+  batch = dict(data.host_batch(config(place), 0),
+               row=jnp.arange(8, dtype=jnp.int32))
+  params, stats = task.init(jax.random.key(0))
+  state = base.State(step=jnp.int32(0), params=program.mesh_lib.unbox(params),
+                     opt={}, ema={}, stats=stats)
+  key = jax.random.key(7)
+  result = task.players[0].grad(state, frozen, batch, key, {})
+  keys = base.example_keys(jax.random.fold_in(key, 0), batch['row'])
+  noise = jax.vmap(lambda key: jax.random.normal(
+      jax.random.fold_in(key, 1), (4, 4)))(keys)
+  np.testing.assert_allclose(result.metrics['loss'], jnp.square(noise).mean(),
+                             rtol=1e-5)
+  assert result.grads.keys() == state.params['dit'].keys()
+
+
+def test_labels_that_are_none_count_as_the_null_class(place):
+  label = jnp.array([-1, 0, 2])
+  for classes, seen in ((3, [3, 0, 2]), (0, [0, 0, 0])):
+    made = config(place, diffusion__classes=classes)
+    task = tasks.build(made)
+    assert task.generator.labels({'label': label}).tolist() == seen
+    assert task.generator.network.classes == classes
+
+
+def test_guidance_of_1_is_none_and_no_sample_depends_on_its_batch(place):
+  task, frozen = built(place, diffusion__classes=3)
+  generator = task.generator
+  params = jax.tree.map(  # Nothing zero: neither gates nor output.
+      lambda leaf: leaf + 0.05,
+      program.mesh_lib.unbox(generator.init(jax.random.key(0))))
+
+  @jax.jit
+  def make(numbers, scale):
+    keys = base.example_keys(jax.random.key(1), numbers)
+    return generator.sample(params, frozen['tokenizer'], keys, numbers % 3,
+                            scale)
+
+  everything = make(jnp.arange(64), jnp.float32(2))
+  for size in (1, 7):
+    for start in (0, 63 - size):
+      numbers = jnp.arange(start, start + size)
+      np.testing.assert_allclose(make(numbers, jnp.float32(2)),
+                                 everything[start:start + size], atol=2e-5)
+  unguided = generator.sample(
+      params, frozen['tokenizer'],
+      base.example_keys(jax.random.key(1), jnp.arange(8)), jnp.arange(8) % 3, 1)
+  np.testing.assert_allclose(make(jnp.arange(8), jnp.float32(1)), unguided,
+                             atol=2e-5)
+  assert np.abs(np.asarray(unguided - everything[:8])).max() > 1e-3
+
+
+def test_a_run_logs_losses_by_noise_and_numbers_by_guidance(trained):
+  line = runs.lines(trained)[-1]
+  assert {f'eval/loss@{time}' for time in samples.TIMES} <= line.keys()
+  assert line['eval/gkid'] == line['eval/gkid@2'] and 'eval/gfid' in line
+  assert line['eval/count'] == 4
+  stored = json.loads((trained / 'evaluation/protocol.json').read_text())
+  assert stored['ids']['gkid'] == line['eval/gkid_protocol']
+  assert stored['numbers']['gkid']['data'] == 'samples of labels none in turn'
+  assert stored['numbers']['gkid']['count'] == 5
+  assert (trained / 'evaluation/4.png').exists()
+  model = json.loads((trained / 'model.json').read_text())
+  assert model['tokenizer']['encode'] > 0 and model['code_floats'] == 16
+
+
+def test_the_tokenizer_is_in_no_checkpoint_but_its_hash_is(place, trained):
+  _, meta, _ = checkpoints.restore_params(trained)
+  ref = tasks.build(config(place)).weights['tokenizer']
+  assert meta['frozen']['tokenizer'] == ref.sha256
+  assert {name.split('/')[1] for name in runs.leaves(trained)} == {'dit'}
+
+
+def test_a_resumed_run_is_the_run_and_takes_no_other_tokenizer(
+    place, trained, tmp_path):
+  again = tmp_path / 'again'
+  shutil.copytree(trained, again)
+  (again / trainer.DONE).unlink()
+  shutil.rmtree(again / 'checkpoints/4')
+  made = config(place, evaluation__numbers=('gkid', 'gfid'))
+  trainer.train(made, again)
+  runs.assert_same(again, trained)
+  (again / trainer.DONE).unlink()
+  other = tmp_path / 'tokenizer'
+  tiny_run.make(other, seed=1, data__crop='center', data__flip=False)
+  files.write_text(other / trainer.DONE, '{}')
+  stored = (again / 'config.json').read_text()
+  files.write_text(again / 'config.json', stored.replace(
+      str(place / 'tokenizer'), str(other)))
+  with pytest.raises(checkpoints.CheckpointError, match='another network'):
+    trainer.train(config(place, evaluation__numbers=('gkid', 'gfid'),
+                         tokenizer__workdir=str(other)), again)
+
+
+def test_numbers_do_not_depend_on_the_batch_size_or_the_devices(
+    place, trained):
+  def measured(devices, batch_size):
+    return evaluate.evaluate(trained, devices=jax.devices()[:devices], changes={
+        'generation.count': 33, 'generation.batch_size': batch_size})['metrics']
+  one, other = measured(1, 64), measured(8, 8)
+  for name in ('gkid@2', 'gfid@2', 'loss'):
+    # Samples differ by 1e-5, which moves a level of 255 now and then.
+    assert one[f'eval/{name}'] == pytest.approx(other[f'eval/{name}'],
+                                                rel=1e-4, abs=1e-6)
+
+
+def test_the_command_writes_the_samples_that_training_shows(trained, tmp_path):
+  made = sample.sample(trained, tmp_path, count=3, batch_size=2)
+  assert made['images'].shape == (3, 1, 16, 16, 3)
+  stored = np.load(tmp_path / 'samples.npz')
+  np.testing.assert_array_equal(stored['images'], made['images'])
+  assert sorted(path.name for path in tmp_path.glob('*.png')) == [
+      '00000.png', '00001.png', '00002.png', 'grid.png']
+  other = sample.sample(trained, tmp_path, count=1, seed=1, sampler='heun')
+  assert (other['images'] != made['images'][:1]).any()
+  for changes, flag in ((dict(steps=0), '--steps'), (dict(count=0), '--count'),
+                        (dict(sampler='ddmp'), '--sampler'),
+                        (dict(labels=(3,)), '--labels')):
+    with pytest.raises(errors.InputError) as caught:
+      sample.sample(trained, tmp_path, **changes)
+    assert caught.value.key == flag
+
+
+def test_cached_codes_train_as_codes_made_in_the_step(place, tmp_path):
+  folder = tmp_path / 'codes'
+  for split in ('train', 'test'):
+    made = encode.encode(place / 'tokenizer', folder, split=split,
+                         batch_size=16)
+  assert made['shape'] == [4, 4] and made['labelled'] is False
+  direct = config(place, tokenizer__sample=False)
+  cached = config(place, tokenizer__sample=False,
+                  data__sources=(f'codes:{folder}',))
+  task, frozen = built(place, tokenizer__sample=False)
+  for step in (0, 5):
+    one, other = data.host_batch(direct, step), data.host_batch(cached, step)
+    np.testing.assert_array_equal(one['index'], other['index'])
+    np.testing.assert_allclose(
+        task.generator.codes(frozen['tokenizer'], one, None),
+        task.generator.codes(frozen['tokenizer'], other, None), atol=1e-5)
+  trainer.train(direct, tmp_path / 'direct')
+  trainer.train(cached, tmp_path / 'cached')
+  one, other = (runs.lines(tmp_path / name)[-1]
+                for name in ('direct', 'cached'))
+  assert one['train/loss'] == pytest.approx(other['train/loss'], rel=1e-4)
+  assert one['eval/loss'] == pytest.approx(other['eval/loss'], rel=1e-4)
+  with pytest.raises(errors.InputError, match='holds means'):
+    tasks.build(config(place, data__sources=(f'codes:{folder}',)))
+  path = folder / 'codes-train.json'
+  path.write_text(path.read_text().replace(made['sha256'], 'f' * 64))
+  with pytest.raises(errors.InputError, match='another tokenizer'):
+    tasks.build(cached)
+
+
+def test_a_split_of_codes_without_its_manifest_is_refused(tmp_path):
+  rows = [(np.full((2, 3), i, np.float32), i) for i in range(3)]
+  codes.write(tmp_path, 'train', 4, [*rows, None], {'sha256': ''})
+  source = codes.Codes(str(tmp_path), 'train', 0, False)
+  assert len(source) == 3 and source.classes is None
+  assert [source.read(i, None)[1] for i in range(3)] == [0, 1, 2]
+  np.testing.assert_array_equal(source.read(2, None)[0], rows[2][0])
+  with pytest.raises(errors.InputError, match='found 1 split'):
+    codes.Codes(str(tmp_path), 'test', 0, False)
+  (tmp_path / 'codes-train.json').unlink()
+  with pytest.raises(errors.InputError, match='no finished codes'):
+    codes.Codes(str(tmp_path), 'train', 0, False)
+
+
+def test_two_clusters_of_codes_are_both_generated_by_their_labels(place):
+  """300 updates; within 4 deviations of a cluster, and all of its label."""
+  made = config(place, diffusion__classes=2, diffusion__schedule='flow',
+                diffusion__prediction='velocity', diffusion__normalise=False,
+                dit__depth=2, diffusion__sampler='euler', diffusion__steps=16)
+  task = tasks.build(made)
+  generator, frozen = task.generator, {'tokenizer': {}}
+  centre = jnp.array([[-2.0] * 4, [2.0] * 4])
+  optimizer = optax.adam(3e-3)
+  params, _ = task.init(jax.random.key(0))
+  params = program.mesh_lib.unbox(params)
+
+  def batch(key, size):
+    label = jnp.arange(size) % 2
+    return dict(code=centre[label][:, None] + 0.1 * jax.random.normal(
+        key, (size, 4, 4)), label=label, mask=jnp.ones(size, bool),
+        row=jnp.arange(size, dtype=jnp.int32))
+
+  @jax.jit
+  def train(params):
+    def update(carry, number):
+      params, opt = carry
+      key = jax.random.fold_in(jax.random.key(1), number)
+      state = base.State(step=number, params=params, opt={}, ema={},
+                         stats={generation.PLAYER: {}})
+      result = task.players[0].grad(state, frozen, batch(key, 64), key, {})
+      updates, opt = optimizer.update({generation.PLAYER: result.grads}, opt)
+      return (optax.apply_updates(params, updates), opt), result.metrics['loss']
+    return jax.lax.scan(update, (params, optimizer.init(params)),
+                        jnp.arange(300))
+
+  (params, _), loss = train(params)
+  assert loss[-20:].mean() < 0.15 * loss[0]
+  generator.tokenizer.decode = lambda frozen, z: z
+  keys = base.example_keys(jax.random.key(2), jnp.arange(60))
+  label = jnp.arange(60) % 3 - 1  # No class, the first, the second.
+  z = np.asarray(jax.jit(lambda params: generator.sample(
+      params, {}, keys, label, 1))(params[generation.PLAYER])).mean((1, 2))
+  near = np.abs(np.abs(z) - 2) < 0.4
+  assert near[label >= 0].all() and near.mean() > 0.9
+  np.testing.assert_array_equal(z[label >= 0] > 0, label[label >= 0] == 1)
+  # Without a class both come; 20 fair draws are all alike once in 500 000.
+  assert len(set(z[label < 0] > 0)) == 2
