@@ -9,9 +9,9 @@ length.
 Varied: the kind of code (`latent`: 1 for patches, 2 for latent tokens; `cut`: 1
 for whole codes, 2 for codes that are cut to a random length in training), at
 two values of E each. Held: towers, patch size, data, batch, steps, losses, and
-positions, which are the index in the sequence (`rope1d`, as in the released
-code): with rows and columns, latents learn several times slower. Equal E is
-not equal compute: latents work beside the patches, which makes a step dearer.
+positions, which are the index in the sequence (`rope1d`), as in the released
+code. Equal E is not equal compute: latents work beside the patches, which makes
+a step dearer.
 
 Judged: at equal E, latents and patches differ by less than 0.5 dB, and so do
 codes that may be cut, read as a whole, and codes that may not (equivalence).

@@ -1,10 +1,13 @@
 """The comparison of codes: equal E, all that the claims need, affordable."""
 
+import math
 import pathlib
 
 import pytest
 
+from tests.scaling import synthetic
 from vitok import sizes, sweeps, validation
+from vitok.scaling import analysis
 from vitok.scaling import claims as claims_lib
 from vitok.sweeps import price as price_lib
 
@@ -51,3 +54,27 @@ def test_two_cores_and_one_accelerator_can_afford_it():
   assert price_lib.price(load('cpu'), device='h100')[
       'total']['train_flops'] < 30e12
   assert price_lib.price(load('gpu1'), device='h100')['total']['hours'] < 24
+
+
+@pytest.mark.parametrize('lost, verdict', [
+    (0.1, 'holds'), (1.5, 'does not hold'), (0.5, 'undecided')])
+def test_the_report_tells_by_how_much_latents_differ(tmp_path, lost, verdict):
+  """Synthetic units of known quality: latents lose so many dB."""
+  units = []
+  for unit in load('cpu').units:
+    size, steps = sizes.parse(unit.overrides['model.name']), unit.overrides[
+        'total_steps']
+    rate = unit.overrides['optimizer.learning_rate']
+    psnr = 15 + 2 * math.log2(size.code_floats(1, 32) / 16) + steps / 1e4
+    psnr -= lost * (unit.factors['latent'] - 1) + abs(math.log(rate / 4e-3))
+    # A tie would leave no error between seeds.
+    psnr += 0.04 * unit.overrides['seed'] * (-1)**len(units)
+    units.append(dict(unit.factors, name=unit.name, model=str(size),
+                      seed=unit.overrides['seed'], steps=steps, rate=rate,
+                      psnr=psnr))
+  found = analysis.analyse(synthetic.write(
+      tmp_path, units, claims_lib.recorded(load('cpu').claims)), count=500)
+  latents, cut = found.verdicts
+  assert latents.word == verdict, latents.reason
+  assert latents.estimate == pytest.approx(-lost, abs=0.1)
+  assert cut.word == 'holds', cut.reason

@@ -107,7 +107,7 @@ def test_a_latent_auto_encoder_is_what_a_loop_over_tokens_computes():
   angles = [np.concatenate([
       [r * 10000.0**(-i / 4) for i in range(4)],
       [c * 10000.0**(-i / 4) for i in range(4)]]) for r, c in where]
-  angles += [np.array([i * 10000.0**(-k / 8) for k in range(8)])
+  angles += [np.array([i * 16 / 5 * 10000.0**(-k / 8) for k in range(8)])
              for i in range(5)]
   block = lambda side: jax.tree.map(lambda x: x[0], p[side]['blocks'])
 
@@ -255,7 +255,7 @@ def test_latents_serve_images_of_other_sizes_with_the_same_code():
 
 
 @pytest.mark.parametrize('name', ['rope1d', 'rope2d', 'rope3d', 'sincos'])
-def test_patches_keep_their_positions_and_latents_have_their_index(name):
+def test_patches_keep_their_positions_and_latents_lie_along_them(name):
   grid = (2, 2, 2) if name == 'rope3d' else (1, 2, 4)
   if name == 'sincos':
     plain = lambda grid, axes=0: positions.sincos(grid, 96, axes)
@@ -264,8 +264,9 @@ def test_patches_keep_their_positions_and_latents_have_their_index(name):
     alone = plain((1, 1, 5), 1)
   else:
     plain = lambda grid: np.moveaxis(positions.rotation(name, grid, 32), 1, 0)
-    both = np.moveaxis(positions.rotation(name, grid, 32, 5), 1, 0)
-    alone = np.moveaxis(positions.rotation('rope1d', (1, 1, 5), 32), 1, 0)
+    both = np.moveaxis(positions.rotation(name, grid, 32, 4), 1, 0)
+    # Four latents lie at every second of eight patches.
+    alone = np.moveaxis(positions.rotation('rope1d', (1, 1, 8), 32), 1, 0)[::2]
   np.testing.assert_array_equal(both[:8], plain(grid))
   np.testing.assert_array_equal(both[8:], alone)
 

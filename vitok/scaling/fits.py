@@ -136,8 +136,8 @@ def fit(data: Data, terms: Sequence[str], *, distinct: int = 0,
     data: units; flagged ones are left out by the caller.
     terms: columns of the table; the law is over the first one, unless two
       slopes are compared.
-    distinct: values of the first term needed; never under 4 for the size of
-      a code, nor under 3 for anything else.
+    distinct: values of the first term needed, never under 4 for the size of
+      a code; 0: 3. Two are a difference between two kinds, and no law.
     curved: adds the square of the first term.
 
   Raises:
@@ -146,7 +146,7 @@ def fit(data: Data, terms: Sequence[str], *, distinct: int = 0,
   terms = tuple(terms)
   both = terms[:2] if set(terms[:2]) == {'tokens', 'channels'} else terms[:1]
   check_distinct(data.rows, both,
-                 max(distinct, 4 if terms[0] in CODE_COLUMNS else 3))
+                 max(distinct or 3, 4 if terms[0] in CODE_COLUMNS else 0))
   centre, columns = design(data.rows, terms, curved)
   check_rank(columns, terms)
   inverse = np.linalg.pinv(columns)
