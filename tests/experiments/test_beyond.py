@@ -1,0 +1,102 @@
+"""What goes beyond the paper: budgets that are spent, a run told in advance."""
+
+import pathlib
+
+import pytest
+
+from vitok import accounting, sizes, sweeps, validation
+from vitok.scaling import forecast
+from vitok.sweeps import price as price_lib
+
+FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
+PRESETS = ('cpu', 'gpu1', 'gpu', 'paper')
+HERE = {'data.sources': 'photographs', 'evaluation.split': 'test'}
+BOTH = [(name, preset) for name in ('iso_flop', 'forecast')
+        for preset in PRESETS]
+
+
+def load(name, preset='cpu', overrides=None):
+  return sweeps.load(f'{FOLDER / name}.py:{preset}', overrides)
+
+
+def spent(unit):
+  """FLOPs of a unit's training steps."""
+  values = unit.overrides
+  return values['total_steps'] * values['batch_size'] * accounting.describe(
+      sizes.parse(values['model.name']), 1, values['data.resolution']
+  )['flops']['train_step']
+
+
+@pytest.mark.parametrize('name, preset', BOTH)
+def test_units_can_run_and_are_evaluated_on_the_way(name, preset):
+  experiment = load(name, preset, HERE)
+  for unit in experiment.units:
+    config = experiment.resolve(unit)
+    validation.check(config)
+    assert config.total_steps // config.evaluation.every >= 2
+
+
+@pytest.mark.parametrize('name', ['iso_flop', 'forecast'])
+def test_the_docstring_says_how_it_is_judged(name):
+  for word in ('Reproduces', 'Varied:', 'Held', 'Judged:', 'figure'):
+    assert word in load(name).about
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_every_run_spends_its_budget_to_a_percent(preset):
+  units = load('iso_flop', preset).units
+  found = {}
+  for unit in units:
+    budget = unit.factors['budget']
+    assert abs(spent(unit) / budget - 1) <= 0.01, unit.name
+    if unit.factors['role'] == 'law':
+      found.setdefault((unit.factors['code'], budget), set()).add(
+          unit.overrides['model.name'])
+  codes = {code for code, _ in found}
+  assert {'smallest', 'largest'} <= codes
+  for code in codes:
+    sizes_ = [names for (c, _), names in found.items() if c == code]
+    assert len(sizes_) >= 3 and all(len(names) >= 4 for names in sizes_)
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_the_run_has_ten_times_the_compute_and_comes_last(preset):
+  *ladder, run = load('forecast', preset).units
+  rungs = [unit for unit in ladder if unit.factors['role'] == 'law']
+  assert run.factors['role'] == forecast.ROLE
+  assert set(run.after) == {unit.name for unit in ladder}
+  assert spent(run) / max(map(spent, rungs)) == pytest.approx(10, rel=0.02)
+  assert len({round(spent(unit) / spent(rungs[0]), 1)
+              for unit in rungs}) >= forecast.LEAST
+
+
+# FLOPs that two cores train in 20 minutes; hours on one accelerator, and eight.
+@pytest.mark.parametrize('name', ['iso_flop', 'forecast', 'decoder_scaling'])
+@pytest.mark.parametrize('preset, count, limit', [
+    ('cpu', 1, 90e12), ('gpu1', 1, 24), ('gpu', 8, 48), ('paper', 8, 24 * 14)])
+def test_the_price_fits_the_machine_of_the_preset(name, preset, count, limit):
+  value = price_lib.price(load(name, preset), device='h100', count=count)
+  if preset == 'cpu':
+    assert value['total']['train_flops'] < limit
+  else:
+    assert value['total']['hours'] < limit
+    assert value['total']['bytes_per_device'] < 80e9
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_decoders_meet_several_codes_at_one_price_of_a_nat(preset):
+  experiment = load('decoder_scaling', preset)
+  floats, prices = set(), set()
+  for unit in experiment.units:
+    config = experiment.resolve(unit)
+    floats.add(sizes.from_config(config.model).code_floats(
+        1, config.data.resolution))
+    prices.add((config.loss.kl_reduction, config.loss.kl_weight))
+  assert len(floats) >= 2 and len(prices) == 1
+  reduction, weight = prices.pop()
+  assert reduction == 'sum'
+  # At 16 channels both forms are equal: the mean over a code's floats.
+  tokens = (config.data.resolution // sizes.from_config(
+      config.model).patch)**2
+  assert weight / (3 * config.data.resolution**2) == pytest.approx(
+      1e-3 / (16 * tokens))
