@@ -141,6 +141,8 @@ def default():
           frames=1,  # Of a clip.
           stride=1,  # Frames of a video from one of a clip to the next.
           frame_rate=0.0,  # Of a clip, a second; 0: as `stride` says.
+          # 'native': whole images at their own size, of at most as many
+          # patches as a square of `resolution` has.
           crop='random_resized',
           crop_scale=(0.8, 1.0),
           crop_ratio=(0.75, 4 / 3),

@@ -99,8 +99,12 @@ def read(paths: Sequence[str], config: Any) -> tuple[np.ndarray, list[str]]:
   Raises:
     InputError: a file that is missing or cannot be read.
   """
-  from vitok.data import transforms
+  from vitok.data import native, transforms
   evaluation, size = config.evaluation, config.data.resolution
+  if evaluation.crop == native.CROP:
+    raise errors.InputError(
+        '--workdir', None, 'holds a run that keeps images at their own size',
+        'vitok.load(workdir).reconstruct(images)')
   crop_of = transforms.crop(evaluation.crop)
   images, told = [], []
   for path in paths:

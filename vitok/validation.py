@@ -14,6 +14,7 @@ from etils import epath
 
 from vitok import config as config_lib
 from vitok import data, errors, files, sizes, tasks
+from vitok.tasks import native
 from vitok.training import checkpoints, divergence, mesh, optimizers, step
 
 _MOST = 2**31 - 1  # Of what devices count in int32.
@@ -107,6 +108,7 @@ def check(config, part='all'):
   errors.one_of('config.loss.kl_reduction', config.loss.kl_reduction,
                 ('mean', 'sum'))
   task = tasks.build(config)  # Refuses what the model and the loss do not know.
+  native.check(config)
   _check_mesh(config)
   _check_cadence(config.evaluation)
   if part == 'all':

@@ -83,20 +83,22 @@ class Objective:
             for info in infos}
 
   def image(self, original: jax.Array, made: jax.Array,
-            frozen: Mapping[str, Any]
+            frozen: Mapping[str, Any], where: jax.Array | None = None
             ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """What the reconstruction costs, differentiable everywhere.
 
     Args:
       original, made: (B, T, H, W, C) in [-1, 1].
       frozen: parameters by the names of `weights`.
+      where: mask of the pixels that count, broadcast to the images, where
+        there is a pixel loss alone; `None` is all.
 
     Returns:
       The weighted sum (B,), and each term before its weight: 'l2' (or the
       other pixel loss), 'dssim', 'lpips' and 'features' where they have one.
     """
     loss = self._loss
-    total = pixel = self._pixel(original, made)
+    total = pixel = self._pixel(original, made, where)
     terms = {loss.pixel: pixel}
     if loss.ssim_weight:
       terms['dssim'] = structural.dissimilarity(original, made)

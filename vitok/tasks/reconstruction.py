@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from vitok import accounting, models, sizes
-from vitok.tasks import base, evaluation, objective
+from vitok.data import native as native_data
+from vitok.tasks import base, evaluation, native, objective
 
 
 class Reconstruction:
@@ -20,7 +21,9 @@ class Reconstruction:
         base.AUTOENCODER, self._grad, ema_decay=config.ema_decay,
         additive=True),)
     self._objective = objective.Objective(config)
-    self._evaluator = evaluation.Reconstruction(self.model, config)
+    at_own_size = config.evaluation.crop == native_data.CROP
+    self._evaluator = (native.Evaluator if at_own_size else
+                       evaluation.Reconstruction)(self.model, config)
 
   @property
   def weights(self) -> dict[str, base.WeightRef]:
@@ -47,9 +50,10 @@ class Reconstruction:
     (reconstruction_, out), stats = self.model.apply(
         {'params': params, **stats}, image,
         keys=base.example_keys(key, batch['row']), train=True,
-        mutable=list(stats))
+        patches=native.patches(batch), mutable=list(stats))
     code = out['code']
-    total, terms = self._objective.image(image, reconstruction_, frozen)
+    total, terms = self._objective.image(image, reconstruction_, frozen,
+                                         native.pixels(batch))
     total += self._objective.code(code)
     metrics = {'loss': total, **terms, **code.losses}
     metrics = {name: base.masked_mean(value, batch['mask'])
