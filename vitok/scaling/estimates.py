@@ -11,7 +11,7 @@ from vitok.scaling.claims import Claim
 from vitok.scaling.responses import RESPONSES
 
 # Rules whose statistic is a sum of coefficients of one regression.
-_LINEAR = ('slope_above', 'no_slope', 'equal_slopes', 'straight', 'parallel')
+LINEAR = ('slope_above', 'no_slope', 'equal_slopes', 'straight', 'parallel')
 
 
 def statistics(claim: Claim, data: fits.Data) -> list[tuple]:
@@ -41,7 +41,7 @@ def statistics(claim: Claim, data: fits.Data) -> list[tuple]:
                           level=claim.level).exponent]
   if claim.rule == 'replaces':
     return [_replaced(claim, data)]
-  if claim.rule not in _LINEAR:
+  if claim.rule not in LINEAR:
     raise errors.InputError('rule', claim.rule, 'has no statistic of units')
   columns = _columns(claim, data.rows)
   fits.check_rank(columns, claim.terms)
@@ -68,7 +68,7 @@ def smallest_effect(claim: Claim, rows: Sequence[dict],
     In y per doubling (squared for 'straight' and 'parallel'); None for rules
     that are no regression and where the design cannot carry one.
   """
-  if claim.rule not in _LINEAR:
+  if claim.rule not in LINEAR:
     return None
   columns = _columns(claim, rows)
   labels = [row['configuration'] for row in rows]
