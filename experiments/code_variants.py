@@ -30,7 +30,9 @@ CONFIG = 'configs/vitok.py'
 PRESETS = {
     'cpu': dict(
         model='F-F/1x8', codes=((1, 8, 2), (2, 8, 4)), keep=(4, 8, 16),
-        rate=4e-3, multiples=(0.4, 2.5), layers={'model.scan': False}),
+        rate=4e-3, multiples=(0.4, 2.5),
+        # 400 steps leave latents below the PCA of their size.
+        layers={'model.scan': False, 'total_steps': 600}),
     'gpu1': dict(
         model='S-B/1x8', codes=((4, 32, 8), (16, 32, 32)),
         keep=(8, 16, 32, 64), rate=4e-4, multiples=(0.5, 2.0), layers={}),
