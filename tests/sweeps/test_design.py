@@ -49,6 +49,12 @@ def test_points_may_be_an_arm_and_bring_columns_of_their_own():
                             'together': 8}
 
 
+def test_all_units_of_points_may_be_after_others():
+  assert {unit.after for unit in expand(
+      longer='ab', after=('tokenizer',)).values()} == {('tokenizer',)}
+  assert {unit.after for unit in expand().values()} == {()}
+
+
 def test_units_of_one_configuration_stand_side_by_side():
   configurations = [u.factors['configuration'] for u in expand(
       seeds=2, longer='ab', tuned='ab', multiples=(0.5,),

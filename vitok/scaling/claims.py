@@ -101,7 +101,8 @@ What the report reads, all of it below the sweep's workdir:
   `factors` of a unit; every other entry is a column of the table as well:
     role           'law': enters the fits. 'longer': a law unit trained longer
                    (convergence). 'rate': another learning rate. 'forecast':
-                   predicted from the others before it runs. 'arm': drawn
+                   predicted from the others before it runs. 'tokenizer': what
+                   units of generators are after, shown with them. 'arm': drawn
                    as a series of its own, never fitted (a deterministic
                    bottleneck, a constant price per nat).
     configuration  label shared by the units that differ only in seed, steps,

@@ -46,6 +46,8 @@ RESPONSES = {
     'log2_rfvd': Response('rfvd', 'rFVD', 'log2 rFVD', -1, _LOG, log2=True),
     'log2_gfid': Response('gfid', 'gFID', 'log2 gFID', -1, _LOG, log2=True),
     'gkid': Response('gkid', 'gKID', 'gKID', -1, 0.0005),
+    'gkid_best': Response('gkid_best', 'gKID at its best guidance', 'gKID', -1,
+                          0.0005),
 }
 
 

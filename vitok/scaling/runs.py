@@ -19,6 +19,8 @@ from vitok.scaling import claims as claims_lib
 DONE, FAILED = 'DONE', 'FAILED'
 # What an evaluation must hold, and what it may.
 _NEEDED = ('index', 'group', 'psnr', 'mse')
+# The role of a unit that is there for the generators trained on its codes.
+TOKENIZER = 'tokenizer'
 _PER_IMAGE = (*_NEEDED, 'ssim', 'kl_bits', 'lpips', 'lpips_alex')
 
 
@@ -70,7 +72,8 @@ class Sweep:
   Attributes:
     info: sweep.json.
     claims: parsed from it.
-    runs: in the order of sweep.json.
+    runs: in the order of sweep.json. One of a generator has the images and
+      numbers of its tokenizer beside its own, and tokenizers have no other.
     price: price.json, or {}.
     nulls: rows of nulls.json, each with an array `psnr_per_image` over the
       images `null_index`, and `lpips_per_image` where LPIPS was measured.
@@ -119,7 +122,13 @@ def load_runs(workdir) -> Sweep:
       for unit in info['units']):
     raise errors.InputError(str(path / 'sweep.json'), None,
                             "is not a sweep: not every unit has a 'name'")
-  runs = tuple(_run(path / unit['name'], unit) for unit in info['units'])
+  read = {unit['name']: _run(path / unit['name'], unit)
+          for unit in info['units']}
+  runs = tuple(
+      _joined(run, read[unit['after'][0]])
+      if run.config.get('task') == 'generation' and unit.get('after') else run
+      for run, unit in zip(read.values(), info['units'], strict=True)
+      if run.factors['role'] != TOKENIZER)
   nulls = _json(path / 'nulls.json')
   arrays = _arrays(path / 'nulls.npz')
   _same_evaluation([run for run in runs if run.state == 'done'], nulls, arrays)
@@ -138,10 +147,12 @@ def _run(path, unit):
   config, model = _json(path / 'config.json'), _json(path / 'model.json')
   done, error = _json(path / DONE), _json(path / FAILED).get('error')
   protocol, images = _json(path / 'evaluation' / 'protocol.json'), {}
+  generates = config.get('task') == 'generation'
   if done:
-    images = _evaluation(path, done, protocol)
+    images = _evaluation(path, done, protocol,
+                         _NEEDED[:2] if generates else _NEEDED)
     error = None if all(np.isfinite(images[name]).all() for name in (
-        'psnr', 'mse') if images) else 'not finite'
+        'psnr', 'mse') if name in images) else 'not finite'
   state = 'failed' if error else 'done' if images else 'running'
   if not (config and model):
     return dataclasses.replace(run, state='failed' if error else 'missing',
@@ -154,13 +165,32 @@ def _run(path, unit):
       measured=protocol)
 
 
-def _evaluation(path, done, protocol):
+def _joined(run, tokenizer):
+  """A generator's run with what its tokenizer measured."""
+  if not (run.model and tokenizer.model):
+    return dataclasses.replace(run, model={})
+  model = tokenizer.model | {
+      'train_flops': run.model['train_flops'],
+      'generator_parameters': run.model['parameters']['total']}
+  if run.state != 'done' or tokenizer.state != 'done':
+    return dataclasses.replace(run, model=model)
+  ids = {name: id_ for name, id_ in run.measured.get('ids', {}).items()
+         if name in run.measured['numbers']}
+  both = {field: tokenizer.measured.get(field, {}) | mine for field, mine in (
+      ('ids', ids), ('numbers', run.measured.get('numbers', {})))}
+  return dataclasses.replace(
+      run, model=model, images=tokenizer.images, protocol=tokenizer.protocol,
+      numbers=tokenizer.numbers | run.numbers,
+      measured=tokenizer.measured | both)
+
+
+def _evaluation(path, done, protocol, needed):
   """Arrays per image of a finished run's last evaluation, {} without one."""
   if 'step' not in done:
     raise errors.InputError(str(path / DONE), None, "holds no 'step'")
   file = path / 'evaluation' / f'{done["step"]}.npz'
   images = _arrays(file, _PER_IMAGE)
-  for name in _NEEDED if file.exists() else ():
+  for name in needed if file.exists() else ():
     if name not in images or len(images[name]) != len(images['index']):
       raise errors.InputError(str(file), None,
                               f'holds no {name!r}, or not one for each image')

@@ -26,7 +26,7 @@ COLUMNS = {
     'tokens': 'L', 'code_floats': 'E = L * channels',
     'pixels_per_float': 'T H W 3 / E',
     'parameters': '', 'encoder_parameters': '', 'bottleneck_parameters': '',
-    'decoder_parameters': '',
+    'decoder_parameters': '', 'generator_parameters': '',
     'encoder_flops': 'forward, one example', 'decoder_flops': 'forward, one '
     'example', 'forward_flops': 'one example',
     'train_flops': 'the whole run, without loss networks',
@@ -42,6 +42,9 @@ COLUMNS = {
     'rkid_se': 'its standard error', 'rfid': 'likewise',
     'rfid_infinity': 'without its bias', 'rfid_frame': 'mean over frames',
     'rfvd': '', 'ris': '',
+    'gkid': 'of samples, at the first scale of guidance',
+    'gkid_se': 'its standard error', 'gfid': 'likewise',
+    'gkid_best': 'at the best scale',
     'absent': 'numbers that could not be measured',
     'kl_bits': 'KL of the code in bits, mean over images',
     'coded_bits': 'entropy-coded means that lose at most 0.1 dB',
@@ -55,7 +58,7 @@ COLUMNS = {
 
 # Of all images together, so that no image has a value of its own.
 _OF_SETS = ('rkid', 'rkid_se', 'rfid', 'rfid_infinity', 'rfid_frame', 'rfvd',
-            'ris')
+            'ris', 'gkid', 'gkid_se', 'gfid')
 
 
 def rows(sweep: runs_lib.Sweep) -> list[dict]:
@@ -135,7 +138,10 @@ def _row(run, price, pca):
                              run.numbers if name.endswith('_absent')))
   row |= {name: run.numbers.get(name) for name in _OF_SETS}
   row |= {name: value for name, value in run.numbers.items()
-          if '@' in name and '_se' not in name}  # Of cut codes.
+          if '@' in name and '_se' not in name}  # Of cut codes, by guidance.
+  row['gkid_best'] = min(
+      (value for name, value in row.items() if name.startswith('gkid@')),
+      default=None)
   if row['mse']:
     row['log2_mse'] = float(np.log2(row['mse']))
   seconds = run.done.get('seconds', {})
@@ -179,6 +185,7 @@ def _of_model(run):
       parameters=counts['total'],
       **{f'{part}_parameters': counts[part]
          for part in ('encoder', 'bottleneck', 'decoder')},
+      generator_parameters=model.get('generator_parameters'),
       **{f'{part}_flops': 2 * macs[part] for part in ('encoder', 'decoder')},
       forward_flops=model['flops']['forward'],
       train_flops=model['train_flops'])

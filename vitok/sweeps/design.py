@@ -55,7 +55,7 @@ def expand(points, *, seeds: Mapping[str, int] | int = 1,
            tuned: Collection[str] = (),
            multiples: Collection[float] = (0.5, 2.0),
            arms: Mapping[str, tuple] = None,
-           arm: str = '') -> Iterator[Unit]:
+           arm: str = '', after: tuple[str, ...] = ()) -> Iterator[Unit]:
   """The units of a design, those that share a compiled step side by side.
 
   Args:
@@ -67,11 +67,18 @@ def expand(points, *, seeds: Mapping[str, int] | int = 1,
     multiples: of the point's own rate, for `tuned`.
     arms: {name of the arm: (overrides, names of its points)}.
     arm: name of the arm that all these points are, '' if they are the law.
+    after: units that must be done before any of these (`Unit.after`).
 
   Yields:
     `Unit`s.
   """
   role = {'role': 'arm', 'arm': arm} if arm else {'role': 'law'}
+  for unit in _expanded(points, seeds, longer, ratio, tuned, multiples,
+                        arms or {}, role):
+    yield dataclasses.replace(unit, after=after)
+
+
+def _expanded(points, seeds, longer, ratio, tuned, multiples, arms, role):
   for point in points:
     count = seeds if isinstance(seeds, int) else seeds.get(point.name, 1)
     for seed in range(count):
@@ -82,7 +89,7 @@ def expand(points, *, seeds: Mapping[str, int] | int = 1,
       for multiple in multiples:
         yield point.unit(f'lr{multiple:g}', {'role': 'rate'},
                          multiple=multiple)
-    for arm, (changes, names) in (arms or {}).items():
+    for arm, (changes, names) in arms.items():
       if point.name in names:
         yield point.unit(arm, {'role': 'arm', 'arm': arm}, changes=changes)
 

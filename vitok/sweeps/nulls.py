@@ -49,6 +49,8 @@ def write(experiment: Experiment, workdir,
   path = epath.Path(workdir) / 'nulls.json'
   if path.exists():
     return
+  if not _of_codes(experiment.resolve(unit) for unit in experiment.units):
+    return
   say('null models: patch PCA, mean colour, down- and upsampling')
   described, arrays = compute(
       [experiment.resolve(unit) for unit in experiment.units])
@@ -69,6 +71,7 @@ def compute(configs) -> tuple[dict, dict[str, np.ndarray]]:
     InputError: the configs differ in a field under `data` or `evaluation`.
   """
   check(configs)
+  configs = _of_codes(configs)
   config = configs[0]
   shape = (config.data.frames, config.data.resolution)
   codes = sorted({sizes.from_config(c.model) for c in configs},
@@ -125,12 +128,18 @@ def check(configs) -> None:
     InputError: they differ in a field under `data` or `evaluation`, other
       than how often evaluations are.
   """
+  configs = _of_codes(configs)
   for group in ('data', 'evaluation'):
     fields = [{**config[group].to_dict(), 'every': 0} for config in configs]
     if any(other != fields[0] for other in fields):
       raise errors.InputError(
           f'config.{group}', None, 'differs between units, which therefore '
           'have no null model in common')
+
+
+def _of_codes(configs):
+  """Those of auto-encoders: what generates has no null model here."""
+  return [config for config in configs if config.task != 'generation']
 
 
 def fit_pca(config, tubelet: int, patch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -65,10 +65,13 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     work = flops + losses * config.batch_size * config.total_steps
     rows.append(dict(
         unit=unit.name, role=unit.factors.get('role', 'law'),
-        model=config.model.name, parameters=cost['parameters']['total'],
+        model=(cost['name'] if config.task == 'generation'
+               else config.model.name), parameters=cost['parameters']['total'],
         train_flops=flops, bytes_per_device=cost['memory']['total'],
         hours=one and devices_lib.hours(work, one, efficiency,
                                         config.model.dtype, count)))
+    if config.task == 'generation':  # Laws are over its tokenizer's code.
+      cost = _tokenizer(config).cost(count)
     described.append(cost | {'model': config.model.name, 'train_flops': flops})
   hours = [row['hours'] for row in rows]
   first = known[configs[0].model.dtype]
@@ -157,6 +160,13 @@ def show(value: dict) -> str:
                              else f'{effect:.3f}')
             for name, effect in value['smallest_effects'].items()]
   return '\n'.join(lines)
+
+
+def _tokenizer(config):
+  """The task that trains what the generator of this config reads."""
+  config = config.copy_and_resolve_references().unlock()
+  config.task, config.evaluation.numbers = 'reconstruction', ()
+  return tasks.build(config)
 
 
 def _device(name, dtype):

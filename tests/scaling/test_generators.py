@@ -1,0 +1,103 @@
+"""Units of generators are read with what their tokenizers measured."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.scaling import synthetic
+from vitok.scaling import analysis, runs, table
+
+CLAIMS = (
+    dict(name='rises', rule='slope_above', x='code_floats', margin=1.0,
+         requires=['complete'], text='PSNR rises.'),
+    dict(name='inside', rule='interior', x='code_floats', y='gkid_best',
+         margin=0.5, requires=['complete', 'seeds'],
+         text='Generation has a best E.'))
+CHANNELS = (1, 2, 4, 8, 16)
+
+
+def quality(channels, scale):
+  """gKID with its best at four channels; guidance of 2 helps."""
+  return 0.1 + 0.02 * (np.log2(channels) - 2)**2 - 0.01 * (scale == 2)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+  """Five tokenizers and two seeds of a generator on each."""
+  synthetic.write(tmp_path, [
+      synthetic.unit(f'c{c}-tokenizer', f'c{c}', f'P-N/1x4x{c}',
+                     role='tokenizer', psnr=18 + 2 * i)
+      for i, c in enumerate(CHANNELS)], CLAIMS)
+  info = json.loads((tmp_path / 'sweep.json').read_text())
+  for number, channels in enumerate(CHANNELS):
+    for seed in range(2):
+      name, source = f'c{channels}-dit{seed}', f'c{channels}-tokenizer'
+      info['units'].append(dict(
+          name=name, overrides={'seed': seed}, after=[source],
+          factors={'role': 'law', 'configuration': f'c{channels}'}))
+      generator(tmp_path / name, tmp_path / source, seed, {
+          f'eval/gkid@{scale}': quality(channels, scale) + 1e-3 * seed * (
+              -1)**number for scale in (1, 2)})
+  (tmp_path / 'sweep.json').write_text(json.dumps(info))
+  return tmp_path
+
+
+def generator(path, source, seed, metrics):
+  (path / 'evaluation').mkdir(parents=True)
+  config = json.loads((source / 'config.json').read_text())
+  config |= {'task': 'generation', 'total_steps': 700, 'seed': seed}
+  index = np.load(source / 'evaluation/400.npz')['index']
+  np.savez(path / 'evaluation/700.npz', index=index, group=index,
+           loss=np.ones(len(index)))
+  metrics['eval/gkid'] = metrics['eval/gkid@1']
+  for name, content in {
+      'config.json': config, 'DONE': dict(step=700, metrics=metrics),
+      'model.json': dict(tokens=64, code_floats=64, train_flops=5e9,
+                         parameters=dict(total=1234)),
+      'evaluation/protocol.json': dict(
+          id='own', ids={'psnr': 'own', 'gkid': 'samples'},
+          numbers={'gkid': {}})}.items():
+    (path / name).write_text(json.dumps(content))
+
+
+def test_rows_are_generators_with_their_tokenizers_code_and_quality(sweep):
+  rows = table.rows(runs.load_runs(sweep))
+  assert len(rows) == 10 and {row['role'] for row in rows} == {'law'}
+  row = rows[0]
+  assert row['code_floats'] == 64 and row['patch'] == 4
+  assert row['psnr'] == pytest.approx(18) and row['steps'] == 700
+  assert row['generator_parameters'] == 1234 and row['train_flops'] == 5e9
+  assert row['encoder_parameters'] > 0
+  assert row['gkid'] == pytest.approx(quality(1, 1))
+  assert row['gkid_best'] == row['gkid@2'] == pytest.approx(quality(1, 2))
+
+
+def test_both_sides_of_the_finding_are_judged_in_one_sweep(sweep):
+  rises, inside = analysis.analyse(sweep, count=200).verdicts
+  assert rises.word == 'holds' and rises.estimate == pytest.approx(2, abs=.05)
+  assert inside.word == 'holds', inside.reason
+
+
+def test_samples_of_two_protocols_are_not_compared(sweep):
+  path = sweep / 'c4-dit1/evaluation/protocol.json'
+  path.write_text(path.read_text().replace('"samples"', '"others"'))
+  with pytest.raises(runs.errors.InputError, match='for gkid'):
+    runs.load_runs(sweep)
+
+
+def test_an_unfinished_generator_has_its_code_and_no_quality(sweep):
+  (sweep / 'c4-dit1/DONE').unlink()
+  row = next(row for row in table.rows(runs.load_runs(sweep))
+             if row['unit'] == 'c4-dit1')
+  assert row['state'] == 'running' and row['code_floats'] == 256
+  assert row['psnr'] is None and row['gkid'] is None
+
+
+def test_a_tokenizer_that_is_missing_leaves_its_generators_missing(sweep):
+  for file in ('config.json', 'model.json', 'DONE'):
+    for name in ('c4-tokenizer', 'c4-dit0', 'c4-dit1'):
+      (sweep / name / file).unlink()
+  rows = table.rows(runs.load_runs(sweep))
+  assert [row['unit'] for row in rows if row['state'] == 'missing'] == [
+      'c4-dit0', 'c4-dit1']
