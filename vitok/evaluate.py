@@ -82,7 +82,7 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
                                        staged if writes else None, last=True):
         numbers[f'{evaluator.name}/{name}'] = value
     measured = _protocol(epath.Path(staged))
-    known = _ids(_protocol(out))
+    known = _ids(_protocol(out)) if writes else {}
     if known and not known.items() <= _ids(measured).items():
       out = out / 'evaluations' / measured['id']
     for path in epath.Path(staged).glob('evaluation/*'):

@@ -380,7 +380,10 @@ class _Polled:
 
   def __init__(self, batches, preemption):
     self._batches, self._preemption = batches, preemption
-    self.count = batches.count
+
+  @property
+  def count(self):
+    return self._batches.count
 
   def spread(self, count):
     return _Polled(self._batches.spread(count), self._preemption)
