@@ -1,5 +1,6 @@
 """The arithmetic of a DiT against the module, XLA and what is published."""
 
+import functools
 import itertools
 
 import jax
@@ -74,6 +75,54 @@ def counted(spec, grid, train, **options):
       lambda *args: jnp.square(forward(*args)).mean()) if train else forward
   return jax.jit(program).lower(mesh_lib.unbox(params), *args).compile(
       {'xla_backend_optimization_level': 0}).cost_analysis()['flops']
+
+
+@functools.cache
+def temporary(depth, mlp, remat):
+  """XLA's temporary bytes of loss and gradients, and the accounting's."""
+  spec = accounting.Spec(sizes.Tower(96, depth, 3), 64, 8, 10, mlp)
+  model, args, params = build(spec, (1, 8, 8), remat=remat)
+  args = [jax.ShapeDtypeStruct((4, *x.shape[1:]), x.dtype) for x in args]
+  loss = lambda params, *args: jnp.square(
+      model.apply({'params': params}, *args) - 1).mean()
+  counted = jax.jit(jax.value_and_grad(loss)).lower(
+      mesh_lib.unbox(params), *args).compile(
+          {'xla_backend_optimization_level': 0}).memory_analysis()
+  predicted = accounting.memory(spec, batch=4, remat=remat)
+  # Whole gradients are outputs of this program; one block's are temporary.
+  return spec, counted.temp_size_in_bytes, (
+      predicted['activations'] + predicted['gradients']
+      - predicted['parameters'])
+
+
+@pytest.mark.parametrize('remat', ['none', 'full'])
+def test_a_block_stores_what_its_policy_says(remat):
+  (_, two, _), (spec, four, _) = (
+      temporary(depth, 'swiglu', remat) for depth in (2, 4))
+  assert (four - two) / 2 == pytest.approx(
+      4 * accounting.stored_by_block(spec, remat), rel=0.02)
+
+
+@pytest.mark.parametrize('mlp, remat', [
+    ('swiglu', 'none'), ('gelu', 'dots'), ('swiglu', 'full')])
+def test_activations_are_within_10_percent_of_xlas_temporary_memory(
+    mlp, remat):
+  _, counted, predicted = temporary(4, mlp, remat)
+  assert predicted == pytest.approx(counted, rel=0.1)
+
+
+def test_what_a_dit_is_said_to_cost_is_what_its_parts_say():
+  spec = accounting.Spec(accounting.SIZES['L'], 256, 16)
+  made = accounting.describe(spec, batch=64, devices=8, ema=True,
+                             mesh={'replica': 1, 'fsdp': 8})
+  assert made['code_floats'] == 4096
+  assert made['flops']['train_step'] == accounting.train_step(spec)['total']
+  memory = made['memory']
+  total = 4 * made['parameters']['total']
+  assert total / 8 <= memory['parameters'] < 1.01 * total / 8
+  assert memory['optimizer'] == 2 * memory['ema'] == 2 * memory['parameters']
+  assert memory['total'] == sum(
+      n for kind, n in memory.items() if kind != 'total')
 
 
 @pytest.mark.parametrize('train', [False, True])
