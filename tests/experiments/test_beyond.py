@@ -1,12 +1,17 @@
 """What goes beyond the paper: budgets that are spent, a run told in advance."""
 
+import json
+import math
 import pathlib
 
+import numpy as np
 import pytest
 
+from tests.scaling import synthetic
 from vitok import accounting, sizes, sweeps, validation
-from vitok.scaling import forecast
+from vitok.scaling import analysis, forecast
 from vitok.sweeps import price as price_lib
+from vitok.sweeps import run as run_lib
 
 FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
 PRESETS = ('cpu', 'gpu1', 'gpu', 'paper')
@@ -100,3 +105,74 @@ def test_decoders_meet_several_codes_at_one_price_of_a_nat(preset):
       config.model).patch)**2
   assert weight / (3 * config.data.resolution**2) == pytest.approx(
       1e-3 / (16 * tokens))
+
+
+class Trainer:
+  """Stands for `trainer.train`: a run comes to what its FLOPs say."""
+
+  def __init__(self, experiment, refuses=()):
+    self.flops = {unit.name: spent(unit) for unit in experiment.units}
+    self.roles = {unit.name: unit.factors['role'] for unit in experiment.units}
+    self.random, self.told = np.random.default_rng(0), {}
+    self.refuses = refuses
+
+  def __call__(self, config, workdir, **_):
+    name = workdir.name
+    self.told[name] = (workdir.parent / forecast.FILE).exists()
+    if name in self.refuses:
+      raise FloatingPointError('not finite')
+    psnr = (20 + 0.6 * math.log2(self.flops[name] / 1e11)
+            + 0.05 * self.random.standard_normal()
+            - (self.roles[name] == 'rate'))
+    workdir.mkdir(parents=True, exist_ok=True)
+    model = synthetic.describe(sizes.parse(config.model.name), config)
+    index = np.arange(64)
+    synthetic.run(workdir, config, model | {'train_flops': self.flops[name]},
+                  psnr, np.zeros(64), index, index, self.random, None)
+
+
+def sweep(path, **options):
+  """Runs the whole experiment with such a trainer."""
+  experiment = load('forecast', 'cpu', HERE)
+  trainer = Trainer(experiment, **options)
+  path.mkdir(exist_ok=True)
+  if not (path / 'price.json').exists():
+    (path / 'price.json').write_text(json.dumps({'units': [
+        {'unit': name, 'train_flops': flops, 'hours': None}
+        for name, flops in trainer.flops.items()]}))
+  said = []
+  outcome = run_lib.run_units(experiment, path, train=trainer, say=said.append)
+  return outcome, trainer, said
+
+
+def test_the_sweep_writes_its_forecast_before_the_run_and_keeps_it(tmp_path):
+  outcome, trainer, said = sweep(tmp_path)
+  assert not outcome.failed
+  # Nothing was foretold while the ladder ran, and all before the run.
+  assert [name for name, told in trainer.told.items() if told] == ['run-seed0']
+  stored = forecast.read(tmp_path)
+  assert any(stored['sha256'] in line for line in said)
+  assert stored['times'] == pytest.approx(10, rel=0.02)
+  before = (tmp_path / forecast.FILE).read_bytes()
+  assert not sweep(tmp_path)[0].failed
+  assert (tmp_path / forecast.FILE).read_bytes() == before
+  found = analysis.analyse(tmp_path, count=100)
+  scores = forecast.scores(stored, found.rows)
+  assert scores['psnr'].covered and abs(scores['psnr'].error) < 0.5
+
+
+def test_a_run_made_before_its_forecast_is_refused(tmp_path):
+  sweep(tmp_path)
+  (tmp_path / forecast.FILE).unlink()
+  (tmp_path / 'run-seed0' / 'DONE').unlink()
+  outcome, trainer, _ = sweep(tmp_path)
+  assert 'has started' in outcome.failed['run-seed0']
+  assert not trainer.told  # It was not trained either.
+  assert not (tmp_path / forecast.FILE).exists()
+
+
+def test_without_a_rung_there_is_neither_forecast_nor_run(tmp_path):
+  outcome, trainer, _ = sweep(tmp_path, refuses=['rung2-seed1'])
+  assert 'run-seed0' not in trainer.told
+  assert 'rung2-seed1' in outcome.failed['run-seed0']
+  assert not (tmp_path / forecast.FILE).exists()
