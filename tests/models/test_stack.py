@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from vitok import sizes
 from vitok.models import stack
 
 
@@ -73,3 +74,45 @@ def test_a_tap_beyond_the_last_block_is_refused():
   tower = Tower()
   with pytest.raises(ValueError, match='taps'):
     tower.init(jax.random.key(0), jnp.ones((1, 2)), 0.0, None, (3,))
+
+
+class Blocks(nn.Module):
+  """Two blocks of ViTok-v2's kind or, but for their form, of ViTok's."""
+  form: str
+  scan: bool = True
+  remat: str = 'none'
+  dtype: jnp.dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x, valid=None):
+    block = stack.Block(sizes.Tower(32, 2, 2), norm='rmsnorm', form=self.form,
+                        layer_scale=0.5, qk_norm=True, bias=False,
+                        dtype=self.dtype, name='blocks')
+    return stack.stack(block, 2, x, None, valid, scan=self.scan,
+                       remat=self.remat)[0]
+
+
+@pytest.mark.parametrize('form', stack.BLOCKS)
+def test_forms_of_blocks_are_the_same_looped_unrolled_and_recomputed(form):
+  x = jax.random.normal(jax.random.key(0), (2, 5, 32))
+  valid = jnp.arange(5) < jnp.array([[5], [3]])
+  params = nn.unbox(Blocks(form).init(jax.random.key(1), x))
+
+  def grads(**options):
+    return jax.jit(jax.grad(lambda p: jnp.square(
+        Blocks(form, **options).apply(p, x, valid)).mean()))(params)
+  looped = grads()
+  for other in (grads(scan=False), grads(remat='full')):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(
+        a, b, atol=1e-5 * np.abs(a).max()), looped, other)
+
+
+def test_blocks_compute_in_bfloat16_near_what_float32_gives():
+  x = jax.random.normal(jax.random.key(0), (2, 5, 32))
+  params = nn.unbox(Blocks('parallel').init(jax.random.key(1), x))
+  exact = Blocks('parallel').apply(params, x)
+  rough = Blocks('parallel', dtype=jnp.bfloat16).apply(
+      params, x.astype(jnp.bfloat16))
+  assert rough.dtype == jnp.bfloat16
+  # Eight bits of mantissa, a few roundings in a row.
+  np.testing.assert_allclose(rough.astype(jnp.float32), exact, atol=0.05)
