@@ -98,7 +98,17 @@ def test_table_names_every_part(capsys):
     assert word in out
 
 
+def test_a_generator_is_described_by_its_size_and_its_code(capsys):
+  describe.main(['--dit=L', '--tokens=256', '--channels=16'])
+  shown = capsys.readouterr().out
+  assert shown.startswith('DiT-L: 256 tokens, 4096 floats')
+  assert '458.3 M' in shown and '80.79 G' in shown  # `accounting.dit`.
+
+
 @pytest.mark.parametrize('flags, key, nearest', [
+    (['--dit=Q'], '--dit', 'F'),
+    (['--dit=L', '--tokens=0'], '--tokens', '1'),
+    (['--dit=L', '--remat=ful'], '--remat', 'full'),
     (['--model=S-Q/16'], '--model', 'S-T/16'),
     (['--resolution=250'], '--resolution', '256'),
     (['--resolution=large'], '--resolution', 'large'),

@@ -4,6 +4,7 @@
   python -m vitok.describe --model=S-B/4x16 --frames=16 --resolution=128 --json
   python -m vitok.describe --model=S-B/16 --latents=128
   python -m vitok.describe --config=configs/vitok_stage2.py:S-B/16
+  python -m vitok.describe --dit=L --tokens=256 --channels=16 --classes=1000
 
 prints tokens, code size, parameters, MACs, FLOPs of a forward pass and of a
 training step, and the memory of a training step per device. A config, with
@@ -19,7 +20,7 @@ from collections.abc import Sequence
 
 from vitok import accounting, errors, sizes
 from vitok import config as config_lib
-from vitok.accounting.parameters import PARTS
+from vitok.accounting import dit
 
 _OPTIONS = ('mlp', 'norm', 'bottleneck', 'attention', 'remat', 'dtype')
 _FLAGS = {'config.data.frames': '--frames',
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None):
   add('--channels', type=int, help='floats per token; default: by the name')
   add('--latents', type=int, help='tokens that are the code in place of the '
       'patches; default: by the name')
+  add('--dit', help='size of a generator of codes; in place of a model')
+  add('--tokens', type=int, default=256, help='of the code, for --dit')
+  add('--classes', type=int, default=1000, help='of the labels, for --dit')
   add('--batch', type=int, default=1, help='examples per step, all devices')
   add('--devices', type=int, default=1, help='that hold the state together')
   add('--fsdp', type=int, default=1, help='of these, that share parameters')
@@ -57,8 +61,9 @@ def main(argv: Sequence[str] | None = None):
     if changes and not args.config:
       raise errors.InputError(f'--config.{next(iter(changes))}', None,
                               'changes no config: there is no --config')
-    result = _of_config(args, changes) if args.config else _describe(args)
-    print(json.dumps(result, indent=1) if args.json else table(result))
+    made = (_of_config(args, changes) if args.config else
+            _of_dit(args) if args.dit else _describe(args))
+    print(json.dumps(made, indent=1) if args.json else table(made))
 
 
 def _of_config(args, changes):
@@ -67,20 +72,40 @@ def _of_config(args, changes):
   return tasks.build(config).cost(args.devices)
 
 
+def _check(args):
+  for name, least in (('frames', 0), ('batch', 1), ('devices', 1),
+                      ('fsdp', 1), ('tensor', 1), ('tokens', 1),
+                      ('classes', 0), ('channels', 1), ('latents', 0)):
+    value = getattr(args, name)
+    if value is not None and value < least:
+      raise errors.InputError(f'--{name}', value, f'is below {least}', least)
+
+
+def _of_dit(args):
+  _check(args)
+  from vitok.models import attention, layers, positions, stack
+  for name, known in (('dit', dit.SIZES), ('mlp', layers.MLPS),
+                      ('remat', stack.REMAT), ('dtype', layers.DTYPES),
+                      ('attention', attention.IMPLEMENTATIONS),
+                      ('positions', (*positions.NAMES, None))):
+    errors.one_of(f'--{name}', getattr(args, name), tuple(known))
+  spec = dit.Spec(dit.SIZES[args.dit], args.tokens,
+                  args.channels or sizes.CHANNELS, args.classes, args.mlp,
+                  args.positions or 'rope2d')
+  made = dit.describe(
+      spec, batch=args.batch, remat=args.remat, dtype=args.dtype,
+      attention=args.attention, ema=args.ema, devices=args.devices,
+      mesh={'fsdp': args.fsdp, 'tensor': args.tensor})
+  return {'name': f'DiT-{args.dit}'} | made
+
+
 def _describe(args):
   from vitok import models  # Late: a misspelt flag is refused at once.
-  for name, least in (('frames', 0), ('batch', 1), ('devices', 1),
-                      ('fsdp', 1), ('tensor', 1)):
-    if getattr(args, name) < least:
-      raise errors.InputError(f'--{name}', getattr(args, name),
-                              f'is below {least}', least)
+  _check(args)
   size = sizes.parse(args.model, '--model')
-  for name, least in (('channels', 1), ('latents', 0)):
-    value = getattr(args, name)
-    if value is not None:
-      if value < least:
-        raise errors.InputError(f'--{name}', value, f'is below {least}', least)
-      size = dataclasses.replace(size, **{name: value})
+  size = dataclasses.replace(size, **{
+      name: value for name in ('channels', 'latents')
+      if (value := getattr(args, name)) is not None})
   frames = args.frames or size.tubelet
   config = config_lib.default().model
   config.name = sizes.name(size)
@@ -107,7 +132,10 @@ def _describe(args):
 
 def table(result: dict) -> str:
   """The result for people: a row per part, then one per kind of memory."""
-  flops, memory = result['flops'], result['memory']
+  if 'grid' not in result:
+    return '\n'.join([
+        f'{result["name"]}: {result["tokens"]} tokens, '
+        f'{result["code_floats"]} floats', '', *_rows(result)])
   clip = f'{result["frames"]} x {result["resolution"]} x {result["resolution"]}'
   grid = ' x '.join(map(str, result['grid']))
   if result['tokens'] != math.prod(result['grid']):
@@ -115,19 +143,29 @@ def table(result: dict) -> str:
   lines = [
       f'{result["name"]} on {clip}: {result["tokens"]} tokens ({grid}), '
       f'{result["code_floats"]} floats, '
-      f'{result["pixels_per_float"]:.4g} pixel values per float', '',
-      f'{"per example":<12}{"parameters":>12}{"MAC":>12}'
-      f'{"forward FLOP":>15}{"training FLOP":>15}']
-  for part in (*PARTS, 'total'):
+      f'{result["pixels_per_float"]:.4g} pixel values per float', '']
+  return '\n'.join([*lines, *_rows(result)])
+
+
+def _rows(result):
+  flops, memory = result['flops'], result['memory']
+  lines = [f'{"per example":<13}{"parameters":>11}{"MAC":>12}'
+           f'{"forward FLOP":>15}{"training FLOP":>15}']
+  for part in result['parameters']:
     lines.append(
-        f'{part:<12}{_short(result["parameters"][part]):>12}'
+        f'{part:<13}{_short(result["parameters"][part]):>11}'
         f'{_short(result["macs"][part]):>12}'
         f'{_short(flops["by_part"]["forward"][part]):>15}'
         f'{_short(flops["by_part"]["train_step"][part]):>15}')
-  lines += [
-      f'{"element-wise":<36}'
-      f'{_short(flops["elementwise"]["forward"]):>15}'
-      f'{_short(flops["elementwise"]["train_step"]):>15}']
+  if 'elementwise' in flops:
+    lines.append(f'{"element-wise":<36}'
+                 f'{_short(flops["elementwise"]["forward"]):>15}'
+                 f'{_short(flops["elementwise"]["train_step"]):>15}')
+  if 'tokenizer' in result:
+    frozen = result['tokenizer']
+    lines.append(
+        f'{"tokenizer":<13}{_short(frozen["parameters"]["total"]):>11}{"":>12}'
+        f'{_short(frozen["encode"]):>15}')
   for name, network in result.get('losses', {}).items():
     lines.append(f'{name:<13}{_short(network["parameters"]):>11}'
                  f'{_short(network["macs"]):>12}{"":>15}'
@@ -135,8 +173,8 @@ def table(result: dict) -> str:
   if flops['recomputed']:
     lines.append(f'{"recomputed":<51}{_short(flops["recomputed"]):>15}')
   lines += ['', f'{"memory of a training step, per device":<51}{"bytes":>15}']
-  lines += [f'{kind:<51}{_short(n):>15}' for kind, n in memory.items() if n]
-  return '\n'.join(lines)
+  return lines + [f'{kind:<51}{_short(n):>15}'
+                  for kind, n in memory.items() if n]
 
 
 def _short(n):

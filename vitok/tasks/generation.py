@@ -171,7 +171,8 @@ class Generation:
     return (self._evaluator,)
 
   def cost(self, devices: int = 1) -> dict[str, Any]:
-    """Accounting of the DiT; the tokenizer's share is under 'tokenizer'."""
+    """Accounting of the DiT; the tokenizer's FLOPs are under 'tokenizer',
+    apart from all others, its memory is in the sum."""
     config, tokenizer = self._config, self.generator.tokenizer
     size, frames = tokenizer.model.size, config.data.frames
     cost = accounting.describe(
@@ -181,10 +182,16 @@ class Generation:
         attention=config.model.attention, ema=config.ema_decay > 0,
         mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices)
     numbers = 3 * frames * config.data.resolution**2
+    frozen = tokenizer.cost()
+    cost['memory']['tokenizer'] = 4 * frozen['parameters']['total']
+    cost['memory']['total'] += cost['memory']['tokenizer']
     return cost | {
         'name': f'{config.dit.name} on {sizes.name(size)}',
+        'frames': frames,
+        'resolution': config.data.resolution,
+        'grid': list(tokenizer.grid),
         'pixels_per_float': numbers / cost['code_floats'],
-        'tokenizer': tokenizer.cost()}
+        'tokenizer': frozen}
 
 
 def _check(config, schedule):
