@@ -15,6 +15,7 @@ from vitok import errors, models, tasks, validation
 from vitok.data import native as native_data
 from vitok.data import pipeline
 from vitok.metrics import reconstruction
+from vitok.sweeps import nulls
 from vitok.tasks import native
 from vitok.training import mesh as mesh_lib
 from vitok.training import trainer
@@ -175,6 +176,11 @@ def test_what_cannot_be_done_at_native_sizes_is_refused(change, words):
     native.check(config_of(data__crop='center', **change)
                  if 'ssim' not in words else
                  config_of(evaluation__crop='center', **change))
+
+
+def test_null_models_are_of_squares():
+  with pytest.raises(errors.InputError, match='data.crop.*squares.*center'):
+    nulls.check([config_of(evaluation__crop='center')])
 
 
 def test_patches_reach_the_model_as_it_declares_them():

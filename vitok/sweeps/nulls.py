@@ -26,6 +26,7 @@ from etils import epath
 
 from vitok import config as config_lib
 from vitok import data, errors, files, sizes
+from vitok.data import native
 from vitok.interop import weights
 from vitok.metrics import files as metric_files
 from vitok.metrics import networks, numbers, protocol, reconstruction, table
@@ -135,6 +136,10 @@ def check(configs) -> None:
       raise errors.InputError(
           f'config.{group}', None, 'differs between units, which therefore '
           'have no null model in common')
+    for config in configs:
+      if config[group].crop == native.CROP:
+        raise errors.InputError(f'config.{group}.crop', native.CROP,
+                                'null models are of squares', 'center')
 
 
 def _of_codes(configs):
