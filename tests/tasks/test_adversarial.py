@@ -214,8 +214,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
     assert name in saved
   first, last = (runs.leaves(tmp_path / name) for name in ('stage1', 'whole'))
   for name in first:  # Parameters of stage 1 that are as they were.
-    same = (first[name] == last.get(name, np.nan)).all()
-    assert same == (name.split('/')[2] in adversarial.FROZEN), name
+    field, _, part, *_ = name.split('/')
+    if field == 'params':
+      same = (first[name] == last[name]).all()
+      assert same == (part in adversarial.FROZEN), name
 
 
 def test_a_broken_discriminator_stops_both_players():
