@@ -30,7 +30,7 @@ CONFIG = 'configs/vitok.py'
 # over the cost of a step; rate: the peak at the smallest width.
 PRESETS = {
     'cpu': dict(
-        budgets=(2e11, 6e11, 1.8e12), channels=(2, 4), patch=4,
+        budgets=(2e11, 6e11, 1.8e12), channels=(1, 2), patch=4,
         widths=(16, 24, 32, 48, 64, 96), depths=((1, 2),), head=8, sizes=6,
         steps=(40, 6000), rate=1e-2, multiples=(0.4, 2.5)),
     'gpu1': dict(
@@ -54,7 +54,7 @@ def claim(code):
   """The claim about one of the codes: 'smallest' or 'largest'."""
   return dict(
       name=f'best_size_grows_at_{code}_code', rule='optimum',
-      x=['parameters', 'budget'], margin=0.1, where={'code': code}, flagged=1.0,
+      x=['parameters', 'budget'], margin=0.1, where={'code': code},
       requires=['complete', 'rates', 'seeds', 'null'],
       text=f'At the {code} code, the best number of parameters grows as a '
       'power of the training compute, with an exponent above 0.1.')

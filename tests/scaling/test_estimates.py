@@ -13,7 +13,7 @@ PARALLEL = dict(name='parallel', rule='parallel', text='Parallel.', margin=0.1,
                 x=['decoder_parameters', 'code_floats'],
                 requires=['complete', 'seeds'])
 BEST = dict(name='best', rule='optimum', x=['parameters', 'budget'],
-            margin=0.1, flagged=1.0, requires=['complete', 'seeds'],
+            margin=0.1, requires=['complete', 'seeds'],
             text='The best size grows.')
 
 
@@ -93,6 +93,17 @@ def test_best_sizes_that_grow_are_found_through_a_whole_sweep(tmp_path):
   assert verdict.word == 'holds', verdict.reason
   # Width grows as budget^.25, and parameters nearly as its square.
   assert verdict.estimate == pytest.approx(0.5, abs=0.05)
+
+
+def test_units_below_their_pca_stay_in_a_budgets_curve(tmp_path):
+  # The smallest and the largest of the first budget, two seeds each.
+  synthetic.write(tmp_path, budgets(lambda power: 6.5 + 0.001 * power), [BEST],
+                  pca=lambda tokens, channels: 19.6)
+  found = analysis.analyse(tmp_path, count=100)
+  below = sum(row['below_pca'] for row in found.rows)
+  verdict, = found.verdicts
+  assert below == 4 and verdict.used == 24
+  assert verdict.word == 'does not hold'
 
 
 def test_a_claim_that_cannot_be_tested_says_where_it_can(tmp_path):

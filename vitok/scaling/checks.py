@@ -55,6 +55,17 @@ def unflagged(data: fits.Data) -> fits.Data:
                     for row in data.rows])
 
 
+def fitted(claim: Claim, data: fits.Data) -> fits.Data:
+  """Units that a claim's statistic is of.
+
+  Without those below their own PCA, but where budgets and ladders are judged:
+  sizes far from the best one, and first rungs, are under-trained by design.
+  """
+  if claim.rule in ('optimum', 'forecasts'):
+    return data.where(role='law')
+  return unflagged(data)
+
+
 def x_of(claim: Claim, row: dict) -> float:
   """The size that a claim is over; E, where it compares L with c."""
   columns = claim.x if claim.rule == 'equal_slopes' else claim.x[:1]
@@ -70,7 +81,7 @@ def run_all(claim: Claim, rows: Sequence[dict],
     rows: of the whole sweep.
     data: finished units of every role that the claim is about.
   """
-  used = unflagged(data)
+  used = fitted(claim, data)
   return (complete(claim, rows), convergence(claim, data),
           rates(claim, rows, data), seeds(claim, used), null(claim, rows),
           width(claim, rows), price(claim, rows))

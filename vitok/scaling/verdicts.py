@@ -9,6 +9,7 @@ from vitok import errors
 from vitok.scaling import bootstrap, checks, estimates, fits
 from vitok.scaling import forecast as forecasts
 from vitok.scaling.claims import ABOVE, Claim
+from vitok.scaling.responses import RESPONSES, value
 
 HOLDS, FAILS = 'holds', 'does not hold'
 UNDECIDED, UNTESTABLE = 'undecided', 'not testable here'
@@ -90,7 +91,7 @@ def judge(claim: Claim, rows: Sequence[dict],
 
   data = about(claim.level)
   law = data.where(role='law')
-  used = checks.unflagged(data)
+  used = checks.fitted(claim, data)
   found = checks.run_all(claim, rows, data)
   flagged = len(law.rows) - len(used.rows)
   estimate = low = high = smallest = fitted = ends = obstacle = None
@@ -118,6 +119,24 @@ def judge(claim: Claim, rows: Sequence[dict],
                          ends)
   return Verdict(claim, word, reason, estimate, low, high, smallest,
                  len(used.rows), flagged, found, fitted, demonstration)
+
+
+def unmeasured(claim: Claim, rows: Sequence[dict], why: Sequence[str], *,
+               demonstration: bool = False) -> Verdict:
+  """The verdict on a claim whose response some finished unit lacks.
+
+  Args:
+    claim: of the response.
+    rows: of the whole sweep.
+    why: what the evaluations say of it: the command that fetches a network.
+    demonstration: as in `judge`.
+  """
+  done = [row for row in rows if row['state'] == 'done']
+  known = sum(value(row, claim.y) is not None for row in done)
+  reason = f'{RESPONSES[claim.y].name} was measured for {known} of {len(done)} '
+  reason += 'units.' if not why else f'units: {"; ".join(why)}.'
+  return Verdict(claim, UNTESTABLE, reason, None, None, None, None, 0, 0, (),
+                 None, demonstration)
 
 
 def _decide(claim, rows, found, law, flagged, obstacle, low, high, ends):
