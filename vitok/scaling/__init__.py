@@ -10,9 +10,13 @@ can open a sweep without installing what trained it:
   figures.law(found, 'code_floats')
 
 claims     what is judged, by which numbers; what a sweep's files hold
+responses  what a law may be of         estimates each rule's number
 runs       reads a sweep's workdir      table     a row per unit
 bootstrap  seeds and images drawn anew  fits      laws, tests of fit
-checks     converged? tuned? repeated?  verdicts  one of four per claim
-analysis   all of it at once            report    HTML, PNGs, CSV, JSON
-figures, panels, style, published       what is drawn
+regression what E leaves unexplained    iso       best sizes for a budget
+forecast   a run told in advance        checks    converged? tuned? repeated?
+verdicts   one of four per claim        analysis  all of it at once
+report, sections                        HTML, PNGs, CSV, JSON
+figures, panels, curves, style          what is drawn
+published  the paper's own points
 """

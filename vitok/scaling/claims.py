@@ -114,6 +114,9 @@ What the report reads, all of it below the sweep's workdir:
   {'device', 'peak_flops', 'efficiency', 'units': [{'unit', 'parameters',
   'train_flops', 'bytes_per_device', 'hours'}]}; hours of the whole run.
 
+`forecast.json`
+  of a sweep with a unit of role 'forecast': see `vitok.scaling.forecast`.
+
 `nulls.json`
   {'protocol': id of the evaluation protocol, 'train_images', 'rows':
   [{'model': 'pca' | 'mean' | 'downsample', 'tubelet', 'patch', 'channels',
