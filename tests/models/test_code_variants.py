@@ -214,33 +214,24 @@ def test_the_length_does_not_change_the_noise_of_the_code():
   np.testing.assert_array_equal(*z)
 
 
-def test_unrolled_layers_equal_the_scan():
-  results = []
-  for scan in (True, False):
-    model, image, variables = make(name='Aw32d2h2-Aw32d2h2/1x4x4+6',
-                                   keep=(2, 6), scan=scan)
-    results.append(_jit(jax.value_and_grad(lambda v, m=model, x=image:
-        jnp.square(m.apply(v, x, KEYS, True)[0] - x).mean()))(variables))
-  # Float32: sums in another order.
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-               *results)
-
-
-def test_two_devices_compute_what_one_does():
-  model, image, variables = make(latents=6, keep=(2, 6))
+def test_unrolled_layers_and_two_devices_equal_the_scan_on_one():
+  def gradient(model, *arguments):
+    return _jit(jax.value_and_grad(lambda v, x, keys: jnp.square(
+        model.apply(v, x, keys, True)[0] - x).mean()))(*arguments)
+  options = dict(name='Aw32d2h2-Aw32d2h2/1x4x4+6', keep=(2, 6))
+  model, image, variables = make(**options)
   image, keys = image[:2], KEYS[:2]
-  gradient = lambda: _jit(jax.value_and_grad(lambda v, x, keys: jnp.square(
-      model.apply(v, x, keys, True)[0] - x).mean()))
-  one = gradient()(variables, image, keys)
+  one = gradient(model, variables, image, keys)
+  unrolled = gradient(make(scan=False, **options)[0], variables, image, keys)
   mesh = mesh_lib.make_mesh({'replica': 2, 'fsdp': 1, 'tensor': 1},
                             jax.devices()[:2])
   rows = mesh_lib.batch_sharding(mesh)
   with jax.set_mesh(mesh):
-    two = gradient()(variables, jax.device_put(image, rows),
-                     jax.device_put(keys, rows))
-  # Float32: the sum over examples is taken in another order.
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-               one, two)
+    two = gradient(model, variables, *(
+        jax.device_put(x, rows) for x in (image, keys)))
+  for other in (unrolled, two):  # Float32: sums in another order.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+                 one, other)
 
 
 def test_latents_serve_images_of_other_sizes_with_the_same_code():
