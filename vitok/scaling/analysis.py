@@ -144,9 +144,10 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
 
 def _judge(claim, sweep, rows, data, of):
   if claim.y not in data:
-    raise errors.InputError(f'claim {claim.name}.y', claim.y,
-                            'is not defined for every unit of this sweep',
-                            'psnr')
+    absent = RESPONSES[claim.y].column.removesuffix('_best') + '_absent'
+    why = {run.numbers[absent] for run in sweep.done if absent in run.numbers}
+    return verdicts.unmeasured(claim, rows, sorted(why),
+                               demonstration=sweep.demonstration)
   return verdicts.judge(
       claim, rows, lambda level: (data[claim.y] if level == LEVEL
                                   else of(claim.y, level)),

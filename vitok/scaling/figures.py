@@ -21,13 +21,15 @@ from vitok.scaling.style import COLOURS, GREY, INK, MARKERS, PALE
 _CODE = 'code_floats'
 
 
-_SERIES = {'patch': 'patch {}', 'budget': '{} FLOP', _CODE: 'E {}'}
+_SERIES = {'patch': 'patch {}', 'cell': 'tubelet {}', 'budget': '{} FLOP',
+           _CODE: 'E {}'}
 
 
 def series_of(x: str, rows: Sequence[dict]) -> str:
   """The column that tells the series of a figure over x apart, '' for one."""
   if x in (_CODE, 'tokens', 'channels'):
-    return 'patch'
+    tubelets = {row['tubelet'] for row in rows if row['tubelet']}
+    return 'patch' if len(tubelets) < 2 else 'cell'
   for column in ('budget', _CODE):
     if len({row.get(column) for row in rows if row['role'] == 'law'}) > 1:
       return column
@@ -38,7 +40,7 @@ def series_name(by: str, value) -> str:
   """What a legend calls a series."""
   if not by:
     return 'units of the law'
-  return _SERIES[by].format(style.si(value))
+  return _SERIES[by].format(value if by == 'cell' else style.si(value))
 
 
 @style.styled
@@ -227,20 +229,22 @@ def _nulls(axes, analysis, x, y):
   Over a tower's size they are level lines: they have no tower.
   """
   column = lambda row: row.get(RESPONSES[y].column)
-  patches = list(dict.fromkeys(
-      row['patch'] for row in analysis.data[y].rows if row['role'] == 'law'))
   rows = [row for row in analysis.sweep.nulls if column(row) is not None]
   floats = [row[_CODE] for row in analysis.data[y].rows]
-  if series_of(x, analysis.data[y].rows) != 'patch':
+  by = series_of(x, analysis.data[y].rows)
+  if by not in ('patch', 'cell'):
     _null_levels(axes, rows, column, analysis.data[y].rows)
     return
-  for number, patch in enumerate(patches):
+  cells = {row[by]: (row['tubelet'], row['patch'])
+           for row in analysis.data[y].rows if row['role'] == 'law'}
+  for number, (value, cell) in enumerate(cells.items()):
     pca = sorted((row[_CODE], column(row)) for row in rows
-                 if row['model'] == 'pca' and row['patch'] == patch)
+                 if row['model'] == 'pca'
+                 and (row['tubelet'], row['patch']) == cell)
     if pca:
       axes.plot(*np.array(pca).T, linestyle='--', linewidth=1.2,
                 color=COLOURS[number % len(COLOURS)], alpha=0.7, zorder=1,
-                label=f'patch {patch} PCA')
+                label=f'{series_name(by, value)} PCA')
   for kind, mark, label in (('mean', 'x', 'mean colour per patch'),
                             ('downsample', '+', 'down- and up-sampled')):
     points = sorted((row[_CODE], column(row)) for row in rows

@@ -19,7 +19,8 @@ COLUMNS = {
     'state': 'done, failed, running or missing', 'error': 'of a failed unit',
     'seed': '',
     'model': 'name, as vitok.sizes prints it',
-    'tubelet': 'frames', 'patch': 'pixels', 'channels': 'floats a token',
+    'tubelet': 'frames', 'patch': 'pixels', 'cell': 'tubelet x patch',
+    'channels': 'floats a token',
     'patch_floats': 'numbers in a patch, 3 q p p',
     'width': 'of the narrower tower',
     'resolution': 'pixels', 'frames': '',
@@ -177,6 +178,7 @@ def _of_model(run):
   counts, macs = model['parameters'], model['macs']
   return dict(
       model=str(size), tubelet=size.tubelet, patch=size.patch,
+      cell=f'{size.tubelet}x{size.patch}',
       channels=size.channels, patch_floats=size.patch_dim,
       width=min(size.encoder.width, size.decoder.width),
       tokens=model['tokens'],
