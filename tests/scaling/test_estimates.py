@@ -91,6 +91,7 @@ def test_best_sizes_that_grow_are_found_through_a_whole_sweep(tmp_path):
                   experiment='iso_flop')
   verdict, = analysis.analyse(tmp_path, count=200).verdicts
   assert verdict.word == 'holds', verdict.reason
+  assert 'convergence' not in verdict.caveat
   # Width grows as budget^.25, and parameters nearly as its square.
   assert verdict.estimate == pytest.approx(0.5, abs=0.05)
 

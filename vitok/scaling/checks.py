@@ -120,6 +120,9 @@ def lacking(claim: Claim, rows: Sequence[dict]) -> tuple[list, list]:
 
 def convergence(claim: Claim, data: fits.Data) -> Check:
   """The rule's statistic at T and, through the same units, at `ratio` T."""
+  if claim.rule in ('optimum', 'forecasts'):
+    return Check('convergence', True, 'how long a unit trains is part of what '
+                 'is judged')
   numbers, law = claim.convergence, unflagged(data)
   law_of = [law.where(configuration=row['configuration']) for row in data.rows]
   chosen = [row['role'] == 'longer' and len(short.rows) > 0
