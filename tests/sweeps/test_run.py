@@ -57,6 +57,20 @@ def test_units_run_in_order_in_one_process_and_share_programs(
   assert (tmp_path / 'sweep.json').exists()
 
 
+def test_programs_of_units_long_gone_are_let_go(
+    experiment, tmp_path, monkeypatch):
+  held = []
+
+  def train(config, workdir, *, programs, **_):
+    held.append(list(programs))
+    programs[workdir.name] = 'compiled'
+    workdir.mkdir()
+    (workdir / 'DONE').write_text('{}')
+  monkeypatch.setattr(run_lib, '_KEPT', 1)
+  run(experiment, tmp_path, trainer=train)
+  assert held == [[], NAMES[:1], NAMES[1:2]]
+
+
 def test_a_unit_that_is_done_is_skipped(experiment, tmp_path):
   run(experiment, tmp_path, indices=[1])
   outcome, trainer, _ = run(experiment, tmp_path)

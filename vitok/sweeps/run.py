@@ -29,6 +29,11 @@ from vitok.sweeps import price as price_lib
 from vitok.sweeps.experiment import DONE, FAILED, Experiment, Unit, record
 
 
+# Compiled programs that are kept, with the weights of their frozen networks:
+# units that share one stand side by side.
+_KEPT = 2
+
+
 @dataclasses.dataclass
 class Outcome:
   """What became of the units that were to run.
@@ -78,6 +83,8 @@ def run_units(experiment: Experiment, workdir, *,
       say(f'{unit.name}: {reason}')
       continue
     progress.start()
+    for signature in list(programs)[:-_KEPT]:
+      del programs[signature]
     failures = _failures(folder)
     try:
       if unit.factors.get('role') == forecast.ROLE:
