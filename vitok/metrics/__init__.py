@@ -2,9 +2,10 @@
 
 Per example: `image` (PSNR, SSIM), `latent` (coded bits), `reconstruction` (both
 of a model), collected by `table` and written by `files`. Of distributions, from
-features of a network: `moments`, `frechet`, `kernel`, `inception_score`,
-against a `reference`. `numbers` defines each by name; `protocol` says what a
-number belongs to, and refuses to compare what differs.
+features of a network (`networks`): `moments`, `frechet`, `kernel`,
+`inception_score`, against a `reference`, put together by `distributions`.
+`numbers` defines each by name; `protocol` says what a number belongs to, and
+refuses to compare what differs.
 
 `protocol`, `numbers`, `table` and the metrics of distributions do not import
 JAX, so that analysis can read them.

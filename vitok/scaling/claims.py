@@ -123,7 +123,8 @@ What the report reads, all of it below the sweep's workdir:
   'tokens', 'code_floats', 'psnr', 'ssim', 'mse', 'key'}]}. 'pca': one row per
   (tubelet, patch, channels) of the units, floats per patch = channels. 'mean':
   one colour per patch, 3 floats a token. 'downsample': down and up again, its
-  own code_floats; patch and channels 0.
+  own code_floats; patch and channels 0. Rows also hold the units'
+  `evaluation.numbers` by name ('lpips', 'rkid'), and 'ids' their protocols.
 `nulls.npz`
   'index', 'group' and per row '<key>/psnr', '<key>/mse', '<key>/ssim' where it
   is defined: arrays over the same images, in the same order, as the units'
