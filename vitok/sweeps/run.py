@@ -28,7 +28,6 @@ from vitok.sweeps import nulls, status, text
 from vitok.sweeps import price as price_lib
 from vitok.sweeps.experiment import DONE, FAILED, Experiment, Unit, record
 
-
 # Compiled programs that are kept, with the weights of their frozen networks:
 # units that share one stand side by side.
 _KEPT = 2
