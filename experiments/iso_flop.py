@@ -32,7 +32,7 @@ PRESETS = {
     'cpu': dict(
         budgets=(2e11, 6e11, 1.8e12), channels=(1, 2), patch=4,
         widths=(16, 24, 32, 48, 64, 96), depths=((1, 2),), head=8, sizes=6,
-        steps=(40, 6000), rate=1e-2, multiples=(0.4, 2.5)),
+        steps=(60, 6000), rate=1e-2, multiples=(0.4, 2.5)),
     'gpu1': dict(
         budgets=(5e15, 1.5e16, 4.5e16, 1.35e17), channels=(4, 16, 64), patch=8,
         widths=(192, 256, 384, 512, 768), depths=((2, 4), (3, 6), (6, 12)),

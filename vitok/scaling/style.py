@@ -72,7 +72,8 @@ def size_axis(axes: Axes, column: str, values) -> None:
   """
   values = sorted(set(map(float, values)))
   span = np.log2(values[-1] / values[0])
-  if column in ('code_floats', 'tokens', 'channels', 'bits'):
+  whole = column in ('code_floats', 'tokens', 'channels', 'bits')
+  if whole:
     first, last = np.log2(values[0]) + 0.01, np.log2(values[-1]) - 0.01
     step = 1 + int(span) // 7
     ticks = 2.0**np.arange(np.floor(first), np.ceil(last) + 1, step)
@@ -84,7 +85,8 @@ def size_axis(axes: Axes, column: str, values) -> None:
   axes.set_xscale('log', base=2)
   axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
   axes.xaxis.set_major_formatter(ticker.FuncFormatter(
-      lambda value, _: f'{value:g}' if value < 99999 else si(value)))
+      lambda value, _: f'{value:g}' if value < (99999 if whole else 1e4)
+      else si(value)))
   axes.xaxis.set_minor_locator(ticker.NullLocator())
   axes.set_xlabel(name(column))
 
