@@ -38,11 +38,11 @@ FREEZE = ({'match': '(encoder|bottleneck)/.*', 'frozen': True},)
 # weight: w. stage2: what the second stage has beside its task.
 PRESETS = {
     'cpu': dict(
-        model='A-F/1x4x4', rate=4.6e-3, steps=(400, 400),
+        model='A-F/1x4x4', rate=4.6e-3, steps=(400, 300),
         everywhere={
             'model.scan': False, 'loss.lpips_network': 'lpips_alexnet',
-            'evaluation.numbers': ('lpips', 'rkid'), 'evaluation.count': 256,
-            'evaluation.features': 128, 'evaluation.coded': 0,
+            'evaluation.numbers': ('lpips', 'rkid'), 'evaluation.count': 128,
+            'evaluation.coded': 0,
             'evaluation.every': 0},
         # A rate of 1e-3 leaves the discriminator at chance for 150 steps.
         weight=0.02, stage2={
