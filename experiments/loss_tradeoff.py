@@ -140,8 +140,8 @@ def units(preset):
         'adversarial.optimizer.reference_batch': 0,
         'adversarial.schedule.weight': weight,
         # The released code's: 5% of the steps without, 50% to climb.
-        'adversarial.schedule.start': steps // 20,
-        'adversarial.schedule.ramp': steps // 2,
+        'adversarial.schedule.start': second // 20,
+        'adversarial.schedule.ramp': second // 2,
     }, after=(f'l2-lpips1-seed{seed}',), stage=2, **factors)
 
   once, twice = numbers['weight'], 2 * numbers['weight']
