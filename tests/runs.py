@@ -6,7 +6,7 @@ import numpy as np
 
 from vitok import config as config_lib
 from vitok import errors
-from vitok.training import checkpoints
+from vitok.interop import saved
 
 TINY = {
     'model.name': 'A-A/1x8x4', 'data.resolution': 16, 'batch_size': 8,
@@ -50,7 +50,7 @@ def leaves(workdir, step=None):
       found[prefix] = np.asarray(tree)
   for field in ('params', 'opt', 'ema', 'stats'):
     try:
-      visit(field, checkpoints.restore_params(
+      visit(field, saved.restore_params(
           workdir, step=step, field=field)[0])
     except errors.InputError:
       pass  # This task has none.

@@ -22,7 +22,7 @@ import safetensors.numpy
 
 from vitok import config as config_lib
 from vitok import errors, files, loading, models, sizes
-from vitok.interop import vitok_v2, weights
+from vitok.interop import saved, vitok_v2, weights
 from vitok.models.features import dinov2
 from vitok.models.features import layers as feature_layers
 from vitok.tasks import base
@@ -97,7 +97,7 @@ def export(workdir, out, patch_order):
                               f'{workdir} is not of the kind of ViTok-v2',
                               value)
   size = sizes.from_config(config.model)
-  params, _, step = checkpoints.restore_params(
+  params, _, step = saved.restore_params(
       workdir, base.AUTOENCODER,
       field='ema' if config.ema_decay else 'params')
   written = vitok_v2.to_published(params, size, patch_order)

@@ -39,7 +39,7 @@ import jax
 import numpy as np
 
 from vitok import errors
-from vitok.training import checkpoints
+from vitok.interop import saved
 
 DONE = 'DONE'
 REQUIRED = ('compile', 'step', 'evaluation', 'mid-save', 'report')
@@ -152,10 +152,10 @@ class Trainer:
 
   def _half(self):
     """(name, time of change) of each incomplete checkpoint on disk."""
-    directory = self.workdir / checkpoints.DIRECTORY
+    directory = self.workdir / saved.DIRECTORY
     try:
       return [(name, (directory / name).stat().st_mtime_ns)
-              for name in checkpoints.unfinished(directory)]
+              for name in saved.unfinished(directory)]
     except FileNotFoundError:
       return []  # Nothing yet, or renamed while we looked.
 
@@ -174,7 +174,7 @@ def outcome(workdir):
   state = {}
   for field in _FIELDS:
     try:
-      tree, _, step = checkpoints.restore_params(workdir, field=field)
+      tree, _, step = saved.restore_params(workdir, field=field)
     except errors.InputError:
       continue  # Nothing of this kind: no statistics, for one.
     sha = hashlib.sha256()
@@ -197,7 +197,7 @@ def outcome(workdir):
                 if not key.startswith('clock/')} for line in lines],
       done={key: done[key] for key in ('step', 'metrics')},
       kept=sorted(path.name for path in
-                  (workdir / checkpoints.DIRECTORY).iterdir() if path.is_dir()))
+                  (workdir / saved.DIRECTORY).iterdir() if path.is_dir()))
 
 
 def differences(expected, found):

@@ -51,7 +51,7 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
 
   Raises:
     InputError: no run, no such checkpoint, an unfit change.
-    checkpoints.CheckpointError: no checkpoint is whole.
+    saved.CheckpointError: no checkpoint is whole.
   """
   import jax
   from etils import epath

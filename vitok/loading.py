@@ -24,6 +24,7 @@ from etils import epath
 from vitok import config as config_lib
 from vitok import errors, models
 from vitok.data import transforms
+from vitok.interop import saved
 from vitok.metrics import image as image_metrics
 from vitok.tasks import base
 from vitok.training import checkpoints
@@ -50,7 +51,7 @@ def read_config(workdir: epath.PathLike,
         '--workdir', str(workdir),
         'holds no run (no config.json)' if found else 'is not a folder',
         errors.nearest(workdir, runs))
-  folder = workdir / checkpoints.DIRECTORY
+  folder = workdir / saved.DIRECTORY
   steps = sorted((p.name for p in folder.glob('*') if p.name.isdigit()),
                  key=int)
   if not steps:
@@ -75,11 +76,11 @@ def load(workdir: epath.PathLike, checkpoint: int | None = None
 
   Raises:
     InputError: no run, or no such checkpoint.
-    checkpoints.CheckpointError: no checkpoint is whole.
+    saved.CheckpointError: no checkpoint is whole.
   """
   config = read_config(workdir, checkpoint)
   field = 'ema' if config.ema_decay else 'params'
-  params, _, step = checkpoints.restore_params(
+  params, _, step = saved.restore_params(
       workdir, base.AUTOENCODER, checkpoint, field)
   model = models.build(config.model, frames=config.data.frames,
                        resolution=config.data.resolution)
@@ -88,7 +89,7 @@ def load(workdir: epath.PathLike, checkpoint: int | None = None
       model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
   stats = {}
   if set(collections) - {'params'}:
-    stats, _, _ = checkpoints.restore_params(
+    stats, _, _ = saved.restore_params(
         workdir, base.AUTOENCODER, step, 'stats')
   return Tokenizer(config, model, step, jax.device_put(
       {'params': params, **stats}))
@@ -107,7 +108,7 @@ def restore_state(workdir: epath.PathLike, abstract: base.State,
     (state with `opt` {}, step).
 
   Raises:
-    InputError, checkpoints.CheckpointError: as `load`.
+    InputError, saved.CheckpointError: as `load`.
     checkpoints.TreeMismatchError: the model has another shape.
   """
   fields, step = {}, checkpoint
@@ -115,10 +116,10 @@ def restore_state(workdir: epath.PathLike, abstract: base.State,
     fields[name] = specs = getattr(abstract, name)
     if not jax.tree.leaves(specs):
       continue
-    stored, _, step = checkpoints.restore_params(workdir, '', step, name)
+    tree, _, step = saved.restore_params(workdir, '', step, name)
 
-    def place(path, spec, stored=stored, name=name):
-      value = functools.reduce(lambda node, key: node[key.key], path, stored)
+    def place(path, spec, tree=tree, name=name):
+      value = functools.reduce(lambda node, key: node[key.key], path, tree)
       if value.shape != spec.shape:
         raise checkpoints.TreeMismatchError(
             f'{name}{jax.tree_util.keystr(path)} has shape {value.shape}, '

@@ -55,7 +55,7 @@ def sample(workdir: Any, out: Any = '', checkpoint: int | None = None,
 
   Raises:
     InputError: no run of a generator, no such checkpoint, an unfit change.
-    checkpoints.CheckpointError: no checkpoint is whole.
+    saved.CheckpointError: no checkpoint is whole.
   """
   from vitok import loading
   config = loading.read_config(workdir, checkpoint)

@@ -14,8 +14,9 @@ from etils import epath
 
 from vitok import config as config_lib
 from vitok import data, errors, files, sizes, tasks
+from vitok.interop import saved
 from vitok.tasks import native
-from vitok.training import checkpoints, divergence, mesh, optimizers, step
+from vitok.training import divergence, mesh, optimizers, step
 
 _MOST = 2**31 - 1  # Of what devices count in int32.
 
@@ -154,8 +155,8 @@ def check_workdir(workdir, config, *, extend=False):
         f'cannot be written: {error.strerror or error}',
         f'runs/{workdir.name}') from error
   # A run that goes on needs its source no more.
-  if config.init_from and not (checkpoints.exist(workdir)
-                               or checkpoints.exist(config.init_from)):
+  if config.init_from and not (saved.exist(workdir)
+                               or saved.exist(config.init_from)):
     raise errors.InputError('config.init_from', config.init_from,
                             'holds no checkpoint')
   stored = workdir / 'config.json'
@@ -216,7 +217,7 @@ def _check_state(config, task):
   mesh.state_shardings(state, jax.sharding.AbstractMesh(
       tuple(axes.values()), tuple(axes)), config.sharding)
   subtree = config.init_subtree
-  paths = {path for name in checkpoints.flat(mesh.unbox(state.params))
+  paths = {path for name in saved.flat(mesh.unbox(state.params))
            for path in itertools.accumulate(name.split('/'), '{}/{}'.format)}
   if subtree and subtree not in paths:
     raise errors.InputError('config.init_subtree', subtree,

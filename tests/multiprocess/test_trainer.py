@@ -9,7 +9,8 @@ import pytest
 from tests import runs
 from tests.multiprocess import job, launch
 from vitok import data
-from vitok.training import checkpoints, trainer
+from vitok.interop import saved
+from vitok.training import trainer
 
 PROGRAM = '''
 import json
@@ -31,7 +32,8 @@ print(json.dumps(dict(result=result, drawn=drawn)))
 UNSAVED = '''
 import types
 from jax.experimental import multihost_utils
-from vitok.training import checkpoints, manifest
+from vitok.interop import manifest, saved
+from vitok.training import checkpoints
 def full(path): raise OSError(28, 'No space left on device', str(path))
 manifest.write = full
 saver = checkpoints.Checkpoints(
@@ -50,7 +52,7 @@ def story(tmp_path_factory):
       workdir=workdir, whole=workdir.with_name('whole'))
   found.failed = launch.run(PROGRAM, str(workdir), 'failure', timeout=200,
                             check=False)
-  found.saved = checkpoints.restore_params(workdir)[2]
+  found.saved = saved.restore_params(workdir)[2]
   found.stopped = [json.loads(one.stdout.splitlines()[-1]) for one in
                    launch.run(PROGRAM, str(workdir), 'signal', timeout=200)]
   found.steps = sorted(int(path.name) for path in

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from PIL import Image
 
 from tests import runs, stand_ins, tiny_run
 from vitok import config as config_lib
 from vitok import data, encode, errors, evaluate, files, sample, tasks
 from vitok.data import codes
+from vitok.interop import saved
 from vitok.tasks import base, generation, samples, tokenizer
-from vitok.training import checkpoints, program, trainer
+from vitok.training import program, trainer
 
 TINY_DIT = {
     'task': 'generation', 'dit.name': 'F', 'dit.width': 32, 'dit.heads': 2,
@@ -64,30 +66,34 @@ def test_codes_are_posterior_samples_of_their_own_keys(place):
   frozen = frozen['tokenizer']
   batch = data.host_batch(config(place), 0)
   keys = base.example_keys(jax.random.key(3), jnp.arange(8))
-  made = task.generator.codes(frozen, batch, keys)
-  code = task.generator.tokenizer.model.apply(
-      frozen['variables'], batch['image'], keys=keys, train=True,
-      method='encode')
+  codes_of = jax.jit(lambda frozen, image, keys: task.generator.codes(
+      frozen, {'image': image}, keys))
+  made = np.asarray(codes_of(frozen, batch['image'], keys))
+  code = jax.jit(lambda variables, image, keys:
+                 task.generator.tokenizer.model.apply(
+                     variables, image, keys=keys, train=True, method='encode')
+                 )(frozen['variables'], batch['image'], keys)
   np.testing.assert_allclose(
-      made, (code.z - frozen['mean']) / frozen['deviation'], rtol=1e-6)
+      made, (code.z - frozen['mean']) / frozen['deviation'], atol=1e-5)
   # Of an example, not of its place in a batch.
-  np.testing.assert_allclose(made[5:], task.generator.codes(
-      frozen, {'image': batch['image'][5:]}, keys[5:]), atol=1e-5)
-  means = task.generator.codes(frozen, batch, None)
-  assert np.abs(np.asarray(means - made)).max() > 0.1
+  np.testing.assert_allclose(
+      codes_of(frozen, batch['image'][::-1], keys[::-1])[::-1], made, atol=1e-5)
+  other = codes_of(frozen, batch['image'], keys[::-1])
+  assert np.abs(other - made).max() > 0.1
 
 
 def test_channels_have_mean_0_and_variance_1_on_the_tokenizers_data(place):
   task, frozen = built(place, tokenizer__sample=False)
   image = np.concatenate([data.host_batch(config(
       place, batch_size=32), step)['image'] for step in range(2)])
-  z = np.asarray(task.generator.tokenizer.encode(
-      frozen['tokenizer'], {'image': image}, None), np.float64).reshape(-1, 4)
+  both = jax.jit(lambda frozen: [of(frozen, {'image': image}, None) for of in (
+      task.generator.tokenizer.encode, task.generator.codes)])
+  z, normal = (np.asarray(z, np.float64).reshape(-1, 4)
+               for z in both(frozen['tokenizer']))
   found = json.loads((place / 'tokenizer/latents/3-mean.json').read_text())
   np.testing.assert_allclose(found['mean'], z.mean(0), atol=1e-6)
   np.testing.assert_allclose(found['deviation'], z.std(0), rtol=1e-5)
-  normal = task.generator.codes(frozen['tokenizer'], {'image': image}, None)
-  np.testing.assert_allclose(normal.std((0, 1)), 1, atol=1e-4)
+  np.testing.assert_allclose(normal.std(0), 1, atol=1e-4)
 
 
 def test_statistics_are_measured_once(place, monkeypatch):
@@ -104,17 +110,25 @@ def test_a_new_dit_is_as_wrong_as_the_noise_is_large(place):
   task, frozen = built(place)
   batch = dict(data.host_batch(config(place), 0),
                row=jnp.arange(8, dtype=jnp.int32))
-  params, stats = task.init(jax.random.key(0))
-  state = base.State(step=jnp.int32(0), params=program.mesh_lib.unbox(params),
-                     opt={}, ema={}, stats=stats)
   key = jax.random.key(7)
-  result = task.players[0].grad(state, frozen, batch, key, {})
-  keys = base.example_keys(jax.random.fold_in(key, 0), batch['row'])
-  noise = jax.vmap(lambda key: jax.random.normal(
-      jax.random.fold_in(key, 1), (4, 4)))(keys)
-  np.testing.assert_allclose(result.metrics['loss'], jnp.square(noise).mean(),
+
+  @jax.jit
+  def first(frozen, batch):
+    params, stats = task.init(jax.random.key(0))
+    state = base.State(
+        step=jnp.int32(0), params=program.mesh_lib.unbox(params), opt={},
+        ema={}, stats=stats)
+    keys = base.example_keys(jax.random.fold_in(key, 0), batch['row'])
+    noise = jax.vmap(lambda key: jax.random.normal(
+        jax.random.fold_in(key, 1), (4, 4)))(keys)
+    return task.players[0].grad(state, frozen, batch, key, {}), noise
+
+  result, noise = first(frozen, batch)
+  np.testing.assert_allclose(result.metrics['loss'], np.square(noise).mean(),
                              rtol=1e-5)
-  assert result.grads.keys() == state.params['dit'].keys()
+  # Only what comes after zeros has a gradient.
+  assert np.abs(result.grads['unembed']['bias']).max() > 1e-3
+  assert not np.abs(result.grads['embed']['kernel']).any()
 
 
 def test_labels_that_are_none_count_as_the_null_class(place):
@@ -129,9 +143,11 @@ def test_labels_that_are_none_count_as_the_null_class(place):
 def test_guidance_of_1_is_none_and_no_sample_depends_on_its_batch(place):
   task, frozen = built(place, diffusion__classes=3)
   generator = task.generator
-  params = jax.tree.map(  # Nothing zero: neither gates nor output.
-      lambda leaf: leaf + 0.05,
-      program.mesh_lib.unbox(generator.init(jax.random.key(0))))
+  rng = np.random.default_rng(0)  # Nothing zero: neither gates nor output.
+  params = jax.tree.map(
+      lambda leaf: jnp.asarray(rng.normal(0, 0.3, leaf.shape), jnp.float32),
+      program.mesh_lib.unbox(jax.eval_shape(generator.init,
+                                            jax.random.key(0))))
 
   @jax.jit
   def make(numbers, scale):
@@ -139,18 +155,20 @@ def test_guidance_of_1_is_none_and_no_sample_depends_on_its_batch(place):
     return generator.sample(params, frozen['tokenizer'], keys, numbers % 3,
                             scale)
 
-  everything = make(jnp.arange(64), jnp.float32(2))
+  everything = np.asarray(make(jnp.arange(64), jnp.float32(2)))
+  scale = np.abs(everything).max()
   for size in (1, 7):
     for start in (0, 63 - size):
       numbers = jnp.arange(start, start + size)
-      np.testing.assert_allclose(make(numbers, jnp.float32(2)),
-                                 everything[start:start + size], atol=2e-5)
-  unguided = generator.sample(
-      params, frozen['tokenizer'],
-      base.example_keys(jax.random.key(1), jnp.arange(8)), jnp.arange(8) % 3, 1)
-  np.testing.assert_allclose(make(jnp.arange(8), jnp.float32(1)), unguided,
-                             atol=2e-5)
-  assert np.abs(np.asarray(unguided - everything[:8])).max() > 1e-3
+      np.testing.assert_allclose(
+          make(numbers, jnp.float32(2)) / scale,
+          everything[start:start + size] / scale, atol=2e-5)
+  keys = base.example_keys(jax.random.key(1), jnp.arange(7))
+  unguided = np.asarray(jax.jit(lambda frozen: generator.sample(
+      params, frozen, keys, jnp.arange(7) % 3, 1))(frozen['tokenizer']))
+  np.testing.assert_allclose(make(jnp.arange(7), jnp.float32(1)) / scale,
+                             unguided / scale, atol=2e-5)
+  assert np.abs(unguided - everything[:7]).max() > 1e-2 * scale
 
 
 def test_a_run_logs_losses_by_noise_and_numbers_by_guidance(trained):
@@ -168,7 +186,7 @@ def test_a_run_logs_losses_by_noise_and_numbers_by_guidance(trained):
 
 
 def test_the_tokenizer_is_in_no_checkpoint_but_its_hash_is(place, trained):
-  _, meta, _ = checkpoints.restore_params(trained)
+  _, meta, _ = saved.restore_params(trained)
   ref = tasks.build(config(place)).weights['tokenizer']
   assert meta['frozen']['tokenizer'] == ref.sha256
   assert {name.split('/')[1] for name in runs.leaves(trained)} == {'dit'}
@@ -190,17 +208,16 @@ def test_a_resumed_run_is_the_run_and_takes_no_other_tokenizer(
   stored = (again / 'config.json').read_text()
   files.write_text(again / 'config.json', stored.replace(
       str(place / 'tokenizer'), str(other)))
-  with pytest.raises(checkpoints.CheckpointError, match='another network'):
+  with pytest.raises(saved.CheckpointError, match='another network'):
     trainer.train(config(place, evaluation__numbers=('gkid', 'gfid'),
                          tokenizer__workdir=str(other)), again)
 
 
 def test_numbers_do_not_depend_on_the_batch_size_or_the_devices(
     place, trained):
-  def measured(devices, batch_size):
-    return evaluate.evaluate(trained, devices=jax.devices()[:devices], changes={
-        'generation.count': 33, 'generation.batch_size': batch_size})['metrics']
-  one, other = measured(1, 64), measured(8, 8)
+  one = evaluate.evaluate(trained, devices=jax.devices()[:1], changes={
+      'generation.batch_size': 64})['metrics']
+  other = runs.lines(trained)[-1]  # Of eight devices and batches of eight.
   for name in ('gkid@2', 'gfid@2', 'loss'):
     # Samples differ by 1e-5, which moves a level of 255 now and then.
     assert one[f'eval/{name}'] == pytest.approx(other[f'eval/{name}'],
@@ -214,7 +231,7 @@ def test_the_command_writes_the_samples_that_training_shows(trained, tmp_path):
   np.testing.assert_array_equal(stored['images'], made['images'])
   assert sorted(path.name for path in tmp_path.glob('*.png')) == [
       '00000.png', '00001.png', '00002.png', 'grid.png']
-  other = sample.sample(trained, tmp_path, count=1, seed=1, sampler='heun')
+  other = sample.sample(trained, tmp_path, count=1, seed=1)
   assert (other['images'] != made['images'][:1]).any()
   for changes, flag in ((dict(steps=0), '--steps'), (dict(count=0), '--count'),
                         (dict(sampler='ddmp'), '--sampler'),
@@ -225,29 +242,35 @@ def test_the_command_writes_the_samples_that_training_shows(trained, tmp_path):
 
 
 def test_cached_codes_train_as_codes_made_in_the_step(place, tmp_path):
+  for i in range(12):  # Of photographs, training sees windows.
+    image = tmp_path / 'images/train' / 'ab'[i % 2] / f'{i:02}.png'
+    image.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(i).integers(
+        0, 256, (20, 16, 3), np.uint8)).save(image)
   folder = tmp_path / 'codes'
-  for split in ('train', 'test'):
-    made = encode.encode(place / 'tokenizer', folder, split=split,
-                         batch_size=16)
-  assert made['shape'] == [4, 4] and made['labelled'] is False
-  direct = config(place, tokenizer__sample=False)
-  cached = config(place, tokenizer__sample=False,
-                  data__sources=(f'codes:{folder}',))
-  task, frozen = built(place, tokenizer__sample=False)
+  made = encode.encode(place / 'tokenizer', folder, batch_size=8,
+                       source=f'folder:{tmp_path}/images')
+  assert made['shape'] == [4, 4] and made['labelled'] and made['count'] == 12
+  same = dict(tokenizer__sample=False, evaluation__split='train',
+              diffusion__classes=2)
+  direct = config(place, data__sources=(f'folder:{tmp_path}/images',), **same)
+  cached = config(place, data__sources=(f'codes:{folder}',), **same)
+  _, frozen = built(place, tokenizer__sample=False)
+  encoded = jax.jit(lambda frozen, batch: tasks.build(
+      direct).generator.codes(frozen, batch, None))
   for step in (0, 5):
     one, other = data.host_batch(direct, step), data.host_batch(cached, step)
-    np.testing.assert_array_equal(one['index'], other['index'])
-    np.testing.assert_allclose(
-        task.generator.codes(frozen['tokenizer'], one, None),
-        task.generator.codes(frozen['tokenizer'], other, None), atol=1e-5)
-  trainer.train(direct, tmp_path / 'direct')
+    for name in ('index', 'label'):
+      np.testing.assert_array_equal(one[name], other[name])
+    z = encoded(frozen['tokenizer'], {'image': one['image']})
+    cut = encoded(frozen['tokenizer'], {'code': other['code']})
+    np.testing.assert_allclose(z, cut, atol=1e-5)
   trainer.train(cached, tmp_path / 'cached')
-  one, other = (runs.lines(tmp_path / name)[-1]
-                for name in ('direct', 'cached'))
-  assert one['train/loss'] == pytest.approx(other['train/loss'], rel=1e-4)
-  assert one['eval/loss'] == pytest.approx(other['eval/loss'], rel=1e-4)
+  line = runs.lines(tmp_path / 'cached')[-1]
+  assert line['train/loss'] < 2 and line['eval/loss'] < 2
   with pytest.raises(errors.InputError, match='holds means'):
-    tasks.build(config(place, data__sources=(f'codes:{folder}',)))
+    tasks.build(config(place, data__sources=(f'codes:{folder}',),
+                       evaluation__split='train'))
   path = folder / 'codes-train.json'
   path.write_text(path.read_text().replace(made['sha256'], 'f' * 64))
   with pytest.raises(errors.InputError, match='another tokenizer'):
@@ -277,8 +300,8 @@ def test_two_clusters_of_codes_are_both_generated_by_their_labels(place):
   generator, frozen = task.generator, {'tokenizer': {}}
   centre = jnp.array([[-2.0] * 4, [2.0] * 4])
   optimizer = optax.adam(3e-3)
-  params, _ = task.init(jax.random.key(0))
-  params = program.mesh_lib.unbox(params)
+  params, _ = jax.jit(lambda key: program.mesh_lib.unbox(task.init(key)))(
+      jax.random.key(0))
 
   def batch(key, size):
     label = jnp.arange(size) % 2

@@ -6,7 +6,8 @@ import pytest
 from tests import runs
 from tests.tasks import toys
 from vitok import errors, tasks
-from vitok.training import checkpoints, preemption, trainer
+from vitok.interop import saved
+from vitok.training import preemption, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +39,7 @@ def test_a_toy_task_learns_and_resumes_bit_for_bit(
   runs.assert_same(parts, whole)
   losses = [line.get('train/loss', 0) for line in runs.lines(whole)]
   if name == 'gan':  # The generator starts at white and moves to the data.
-    mean = checkpoints.restore_params(whole)[0]['generator']['mean']
+    mean = saved.restore_params(whole)[0]['generator']['mean']
     assert (mean < 0.8).all()
   else:
     assert np.mean(losses[-3:]) < np.mean(losses[:3])
@@ -48,7 +49,7 @@ def test_a_player_sits_out_the_steps_that_are_not_its_own(tmp_path):
   programs = {}
   options = dict(checkpoint__every=1, checkpoint__keep=9, total_steps=3)
   trainer.train(config('gan', **options), tmp_path, programs=programs)
-  w1, w2, w3 = (checkpoints.restore_params(tmp_path, step=step)[0]
+  w1, w2, w3 = (saved.restore_params(tmp_path, step=step)[0]
                 ['discriminator']['w'] for step in (1, 2, 3))
   assert (w1 != 0).all() and (w2 == w1).all() and (w3 != w2).all()
 

@@ -8,8 +8,7 @@ import vitok
 from tools import convert_weights
 from vitok import config as config_lib
 from vitok import errors, sizes
-from vitok.interop import vitok_v2, weights
-from vitok.training import checkpoints
+from vitok.interop import saved, vitok_v2, weights
 
 SIZE = sizes.parse_v2('Bw64d2h2-Bw96d1h3/1x8x4')
 
@@ -116,7 +115,7 @@ def test_command_lines_that_cannot_work_are_refused(tmp_path, capsys):
       config.model.name = 'A-A/8'
       (tmp_path / 'run').mkdir()
       (tmp_path / 'run/config.json').write_text(config_lib.to_json(config))
-      (tmp_path / 'run' / checkpoints.DIRECTORY / '0').mkdir(parents=True)
+      (tmp_path / 'run' / saved.DIRECTORY / '0').mkdir(parents=True)
     with pytest.raises(SystemExit):
       convert_weights.main(['vitok_v2', f'--out={tmp_path}/o', *arguments])
     assert word in capsys.readouterr().err

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from vitok.interop import saved
 from vitok.training import checkpoints
 
 TOOL = pathlib.Path(__file__).parents[2] / 'tools' / 'kill_test.py'
@@ -75,7 +76,7 @@ def test_another_parameter_in_a_checkpoint_would_be_noticed(
     run = tmp_path / name
     shutil.copytree(workdir / 'uninterrupted', run)
     shutil.rmtree(run / 'checkpoints' / str(step))
-    state = {field: checkpoints.restore_params(
+    state = {field: saved.restore_params(
         workdir / 'uninterrupted', field=field)[0] for field in fields}
     change(state['params']['autoencoder']['encoder'])
     saver = checkpoints.Checkpoints(

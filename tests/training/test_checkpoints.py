@@ -23,8 +23,8 @@ import optax
 import pytest
 
 from vitok import errors
+from vitok.interop import manifest, saved
 from vitok.training import checkpoints as checkpoints_lib
-from vitok.training import manifest
 
 HERE = pathlib.Path(__file__).parent
 
@@ -110,7 +110,7 @@ def test_a_state_may_be_donated_as_soon_as_save_returns(tmp_path):
     state = overwrite(state)
   jax.block_until_ready(state)
   saver.close()
-  params, _, _ = checkpoints_lib.restore_params(tmp_path)
+  params, _, _ = saved.restore_params(tmp_path)
   assert all(np.all(params[str(i)] == i) for i in range(8))
 
 
@@ -199,7 +199,7 @@ def test_without_any_whole_checkpoint_nothing_starts_afresh(tmp_path, kind):
   _save(tmp_path, [2, 4])
   for step in ('2', '4'):
     harm(tmp_path / 'checkpoints' / step)
-  with pytest.raises(checkpoints_lib.CheckpointError) as caught:
+  with pytest.raises(saved.CheckpointError) as caught:
     _restore(tmp_path)
   for part in ('checkpoints/2', 'checkpoints/4', reason):
     assert part in str(caught.value)
@@ -240,7 +240,7 @@ def test_going_back_by_hand_leaves_the_abandoned_future(tmp_path):
 def test_a_fresh_run_never_overwrites_what_it_did_not_restore(tmp_path):
   _save(tmp_path, [2])
   saver = _open(tmp_path)
-  with pytest.raises(checkpoints_lib.CheckpointError, match='2: it exists'):
+  with pytest.raises(saved.CheckpointError, match='2: it exists'):
     saver.save(2, _state(0), {})
   saver.close()
   assert _equal(_restore(tmp_path)[0], _state(2))
@@ -279,7 +279,7 @@ def test_a_full_disk_is_an_error_with_the_path_and_the_last_one_survives(
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
   try:
-    with pytest.raises(checkpoints_lib.CheckpointError,
+    with pytest.raises(saved.CheckpointError,
                        match=f'could not save {tmp_path}/checkpoints/4: '):
       saver.save(4, big, {})
       saver.wait()
@@ -298,7 +298,7 @@ def test_a_failed_save_is_raised_at_the_next_step(tmp_path, monkeypatch):
   monkeypatch.setattr(manifest, 'write', full)
   saver.save(2, _state(2), {})
   saver._thread.join()
-  with pytest.raises(checkpoints_lib.CheckpointError, match='No space left'):
+  with pytest.raises(saved.CheckpointError, match='No space left'):
     saver.should_save(3)
   saver.close()
   assert _steps(tmp_path) == []
@@ -342,7 +342,7 @@ def test_a_killed_save_leaves_no_half_checkpoint(tmp_path, caplog):
     before = _steps(tmp_path / run)
     assert len(before) == (2 if found else 1), before
     if found == 2:  # A reader that comes before the next run.
-      assert checkpoints_lib.restore_params(tmp_path / run)[2] == 2
+      assert saved.restore_params(tmp_path / run)[2] == 2
     restored = _restore(tmp_path / run)
     assert (restored and restored[2]) == found, run
     assert _steps(tmp_path / run) == ([str(found)] if found else [])
@@ -352,7 +352,7 @@ def test_a_killed_save_leaves_no_half_checkpoint(tmp_path, caplog):
 def test_a_part_is_read_alone(tmp_path):
   _save(tmp_path, [2, 4])
   _truncate(tmp_path / 'checkpoints' / '4')  # The optimizer, which is not read.
-  read = checkpoints_lib.restore_params
+  read = saved.restore_params
   params, meta, step = read(tmp_path)
   assert step == 4 and meta['samples'] == 16
   assert _equal(params, jax.tree.map(np.asarray, _state(4).params))
@@ -363,12 +363,12 @@ def test_a_part_is_read_alone(tmp_path):
   assert read(tmp_path, 'autoencoder/0/mu', step=2, field='opt')[2] == 2
   _flip_bit(tmp_path / 'checkpoints' / '4')
   assert read(tmp_path)[2] == 2
-  with pytest.raises(checkpoints_lib.CheckpointError, match='has changed'):
+  with pytest.raises(saved.CheckpointError, match='has changed'):
     read(tmp_path / 'checkpoints' / '4')
 
 
 def test_a_wrong_part_is_refused_with_the_nearest(tmp_path):
-  read = checkpoints_lib.restore_params
+  read = saved.restore_params
   with pytest.raises(errors.InputError, match='holds no checkpoint'):
     read(tmp_path)
   _save(tmp_path, [2, 4])
@@ -455,4 +455,4 @@ def test_a_relative_workdir_is_as_good_as_an_absolute_one(
     tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   _save('run', [2])
-  assert checkpoints_lib.restore_params('run')[2] == 2
+  assert saved.restore_params('run')[2] == 2

@@ -6,7 +6,8 @@ import pytest
 
 from tests import runs
 from vitok import data, errors, validation
-from vitok.training import checkpoints, divergence, program, trainer
+from vitok.interop import saved
+from vitok.training import divergence, program, trainer
 
 PROGRAMS = {}  # Compiled once for all tests.
 # Evaluates at 0 and 6, saves at 3, reads metrics at 2, 3, 4 and 6.
@@ -98,18 +99,23 @@ def test_skipping_passes_over_the_batches_since_the_checkpoint(
   faults = Faults(monkeypatch, step=4, times=9)
   done = train(tmp_path, divergence__action='skip')
   assert faults.taken == [0, 1, 2, 3, 4, 5, 6, 7, 8] and done['step'] == 6
-  _, meta, _ = checkpoints.restore_params(tmp_path)
+  _, meta, _ = saved.restore_params(tmp_path)
   assert [one['skipped'] for one in meta['rewinds']] == [3]
 
 
 def test_noise_is_another_after_a_rewind(tmp_path, monkeypatch):
-  sampled = {'model__bottleneck': 'gaussian'}
-  train(tmp_path / 'whole', **sampled)
   Faults(monkeypatch, step=4, times=1)
-  train(tmp_path / 'rewound', divergence__action='rewind', **sampled)
-  first, other = (runs.lines(tmp_path / name) for name in ('whole', 'rewound'))
-  assert first[:2] == other[:2]  # Steps 0 and 2.
-  assert first[-1]['train/l2'] != other[-1]['train/l2']
+  keys, original = [], program.Program.run_arguments
+
+  def noted(self, *given):
+    arguments = original(self, *given)
+    keys.append(jax.random.key_data(arguments.key).tolist())
+    return arguments
+  monkeypatch.setattr(program.Program, 'run_arguments', noted)
+  train(tmp_path, divergence__action='rewind')
+  # For init and evaluation; for the first steps; for those after the rewind.
+  first, before, after = keys
+  assert first == before != after
 
 
 def test_what_is_met_again_and_again_stops_the_run(tmp_path, monkeypatch):
@@ -118,7 +124,7 @@ def test_what_is_met_again_and_again_stops_the_run(tmp_path, monkeypatch):
     train(tmp_path, divergence__action='rewind', divergence__limit=2)
   assert e.value.__notes__ == ['stopped after 2 rewinds']
   assert faults.taken == [0, 1, 2] + 3 * [3, 4, 5]
-  assert checkpoints.restore_params(tmp_path)[2] == 3
+  assert saved.restore_params(tmp_path)[2] == 3
 
 
 def test_before_the_first_checkpoint_a_run_starts_again(
@@ -176,7 +182,7 @@ def test_a_gan_that_blows_up_stops_or_goes_back(tmp_path):
                      match=f'{LOSS} is above 10 for 2 readings'):
     train(tmp_path / 'stop', **blown)
   # It was too large when step 3 was due to be saved.
-  assert not checkpoints.exist(tmp_path / 'stop')
+  assert not saved.exist(tmp_path / 'stop')
   said = []
   with pytest.raises(divergence.DivergedError) as error:
     train(tmp_path / 'rewind', said, divergence__action='rewind',

@@ -11,7 +11,8 @@ import time
 import pytest
 
 from tests import runs
-from vitok.training import checkpoints, preemption
+from vitok.interop import saved
+from vitok.training import preemption
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -101,7 +102,7 @@ def stopped(tmp_path_factory):
   workdir, found = tmp_path_factory.mktemp('stopped') / 'run', {}
   for bucket, visit in (('compile', 1), ('eval', 2)):
     code = stop_in(workdir, bucket, visit)
-    found[bucket] = code, checkpoints.restore_params(workdir)[2]
+    found[bucket] = code, saved.restore_params(workdir)[2]
   return workdir, found
 
 

@@ -10,7 +10,8 @@ from jax._src import array as jax_array
 
 from tests import runs
 from vitok import data, errors
-from vitok.training import checkpoints, divergence, preemption, trainer
+from vitok.interop import saved
+from vitok.training import divergence, preemption, trainer
 
 
 @pytest.fixture(scope='module')
@@ -150,7 +151,7 @@ def test_a_non_finite_loss_stops_and_leaves_the_last_good_checkpoint(
   with pytest.raises(divergence.NonFiniteError, match='up to step 6'):
     trainer.train(runs.tiny(evaluation__every=0), tmp_path,
                   programs=programs)
-  params, _, step = checkpoints.restore_params(tmp_path)
+  params, _, step = saved.restore_params(tmp_path)
   assert step == 3
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
 

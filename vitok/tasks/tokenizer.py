@@ -21,12 +21,13 @@ from absl import logging
 from etils import epath
 from flax import linen as nn
 from jax.experimental import multihost_utils
+from jax.sharding import AxisType
 
 from vitok import accounting, data, errors, files, models
 from vitok import config as config_lib
 from vitok.data import codes, splits
+from vitok.interop import manifest, saved
 from vitok.tasks import base
-from vitok.training import checkpoints, manifest
 
 LATER = '@after'  # A workdir that another unit of a sweep will fill.
 EXAMPLES = 2048  # Of the channels' statistics.
@@ -154,7 +155,7 @@ class Frozen:
 
   def variables(self) -> dict[str, Any]:
     """Parameters (the moving average if there is one) and statistics."""
-    read = lambda field: checkpoints.restore_params(
+    read = lambda field: saved.restore_params(
         self._folder, base.AUTOENCODER, field=field)[0]
     stats = read('stats') if set(self.abstract) - {'params'} else {}
     return {'params': read(self._field), **stats}
@@ -166,7 +167,10 @@ class Frozen:
     variables = self.variables()
     if not self._config.diffusion.normalise:
       return {'variables': variables}
-    with jax.ensure_compile_time_eval():  # A check of shapes may trace this.
+    # A check of shapes may trace this; a program's mesh may be of many devices.
+    alone = jax.make_mesh((1,), ('one',), (AxisType.Auto,),
+                          devices=jax.local_devices()[:1])
+    with jax.ensure_compile_time_eval(), jax.set_mesh(alone):
       mean_c, deviation_c = self._statistics(variables)
     return {'variables': variables, 'mean': mean_c, 'deviation': deviation_c}
 
@@ -269,7 +273,7 @@ def _check_same(config, own):
 
 def _checkpoint(tokenizer):
   """The folder of the checkpoint that is meant."""
-  folder = checkpoints.absolute(tokenizer.workdir) / checkpoints.DIRECTORY
+  folder = saved.absolute(tokenizer.workdir) / saved.DIRECTORY
   steps = sorted(int(path.name) for path in folder.glob('*')
                  if path.name.isdigit() and (path / manifest.NAME).exists())
   if not steps:

@@ -17,7 +17,6 @@ second is an error, never a silent fresh start.
 """
 
 import json
-import os
 import threading
 from typing import Any
 
@@ -29,15 +28,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from vitok import errors, files
-from vitok.training import manifest
-
-DIRECTORY = 'checkpoints'
-_JOURNAL = 'UNFINISHED.json'
-_HALF = 'orbax-checkpoint-tmp'  # In the name of what Orbax has not committed.
-
-
-class CheckpointError(RuntimeError):
-  """A checkpoint could not be written, or none on disk is whole."""
+from vitok.interop import manifest, saved
 
 
 class TreeMismatchError(ValueError):
@@ -60,13 +51,13 @@ class Checkpoints:
       config: fields `every` (steps; 0: only when asked), `keep` (the newest
         so many), `keep_every` (and each multiple of this; 0: none).
     """
-    self.directory = absolute(workdir) / DIRECTORY
+    self.directory = saved.absolute(workdir) / saved.DIRECTORY
     self._config = config
     self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
     self._thread, self._error = None, None
     self._newest = None  # The step that was saved or restored last.
     self._damaged = set()
-    self._journal = self.directory / _JOURNAL
+    self._journal = self.directory / saved.JOURNAL
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
       self._clean_up()
@@ -99,7 +90,7 @@ class Checkpoints:
       return
     path = self.directory / str(step)
     items = {name: ocp.args.PyTreeSave({name: tree})
-             for name, tree in _nested(state).items()}
+             for name, tree in saved.nested(state).items()}
     items['meta'] = ocp.args.JsonSave({**meta, 'step': step})
     try:
       if jax.process_index() == 0:
@@ -160,25 +151,27 @@ class Checkpoints:
         return None
       path = self.directory / str(chosen)
       _check_tree(path, abstract_state)
-      restored = flat(_read(path, _nested(abstract_state)))
+      restored = saved.flat(saved.read(path, saved.nested(abstract_state)))
     leaves, treedef = jax.tree_util.tree_flatten_with_path(abstract_state)
-    state = treedef.unflatten([restored[leaf_name(key)] for key, _ in leaves])
+    state = treedef.unflatten(
+        [restored[saved.leaf_name(key)] for key, _ in leaves])
     self._newest = chosen
-    return state, _read_meta(path), chosen
+    return state, saved.read_meta(path), chosen
 
   def _choose(self, step):
     """Process 0 verifies; all processes take or refuse what it found."""
     chosen, failure = None, None
     if jax.process_index() == 0:
       try:
-        chosen = _newest_whole(self.directory, step, (), self._damaged)
-      except (CheckpointError, errors.InputError) as error:
+        chosen = saved.newest_whole(self.directory, step, (), self._damaged)
+      except (saved.CheckpointError, errors.InputError) as error:
         failure = error
     found, failed = multihost_utils.broadcast_one_to_all(
         np.asarray([-1 if chosen is None else chosen, failure is not None],
                    np.int32))
     if failed:
-      raise failure or CheckpointError(f'{self.directory}: see process 0')
+      raise failure or saved.CheckpointError(
+          f'{self.directory}: see process 0')
     return int(found) if found >= 0 else None
 
   def _finish(self, path):
@@ -209,12 +202,12 @@ class Checkpoints:
         self._clean_up()
       except OSError as again:
         logging.warning('%s could not be removed: %s', path, again)
-    raise CheckpointError(f'could not save {path}: {error}') from error
+    raise saved.CheckpointError(f'could not save {path}: {error}') from error
 
   def _prune(self, newest):
     """Deletes what the keep-policies let go, now that `newest` is whole."""
     every, keep = self._config.keep_every, max(1, self._config.keep)
-    steps = _steps(self.directory)
+    steps = saved.steps_of(self.directory)
     past = [s for s in steps if s <= newest and s not in self._damaged]
     kept = set(past[-keep:]) | {s for s in past if every and s % every == 0}
     self._delete([s for s in steps if s not in kept])
@@ -235,195 +228,26 @@ class Checkpoints:
 
   def _clean_up(self):
     """Removes what a killed (or failed) save or deletion left."""
-    for name in unfinished(self.directory):
+    for name in saved.unfinished(self.directory):
       logging.warning('removing the unfinished checkpoint %s',
                       self.directory / name)
       (self.directory / name).rmtree()
     self._journal.unlink(missing_ok=True)
 
 
-def restore_params(path: epath.PathLike, subtree: str = '',
-                   step: int | None = None, field: str = 'params'
-                   ) -> tuple[Any, dict[str, Any], int]:
-  """Reads a part of a checkpoint, and only that, into numpy arrays.
-
-  Args:
-    path: a workdir, or the directory of one checkpoint.
-    subtree: '' or a path below the field: 'autoencoder/encoder'.
-    step: this checkpoint; by default the newest whole one.
-    field: of the state: 'params', 'ema', 'stats'.
-
-  Returns:
-    (nested dict of numpy arrays, meta, step).
-
-  Raises:
-    errors.InputError: no such checkpoint, field or subtree.
-    CheckpointError: there are checkpoints, and none is whole.
-  """
-  directory, named = _locate(path)
-  step = step if named is None else named
-  step = _newest_whole(directory, step, (field, 'meta'), set())
-  if step is None:
-    raise errors.InputError('checkpoint', str(path), 'holds no checkpoint')
-  path = directory / str(step)
-  fields = _fields(path)
-  if field not in fields:
-    raise errors.InputError('checkpoint', field, f'is not saved in {path}',
-                            errors.nearest(field, fields))
-  stored = flat(_metadata(path, [field]))
-  prefix = '/'.join(part for part in (field, subtree) if part)
-  wanted = {name: leaf for name, leaf in stored.items()
-            if f'{name}/'.startswith(f'{prefix}/')}
-  if not wanted:
-    paths = {name.split('/', 1)[1].rsplit('/', 1)[0] for name in stored}
-    raise errors.InputError('subtree', subtree, f'is not in {path}',
-                            errors.nearest(subtree, sorted(paths)))
-  tree = _read(path, _unflat(wanted), numpy=True)
-  for part in prefix.split('/'):
-    tree = tree[part]
-  return tree, _read_meta(path), step
-
-
-def unfinished(directory: epath.PathLike) -> set[str]:
-  """Names of what is half written or half deleted in `directory`."""
-  directory = epath.Path(directory)
-  try:
-    journal = json.loads((directory / _JOURNAL).read_text())
-  except (FileNotFoundError, ValueError):
-    journal = []
-  return {path.name for path in directory.iterdir() if _HALF in path.name or (
-      path.name.isdigit() and int(path.name) in journal
-      and not (path / manifest.NAME).exists())}
-
-
-def absolute(path: epath.PathLike) -> epath.Path:
-  """As Orbax takes it; an object store's path is never relative."""
-  path = os.fspath(path)
-  return epath.Path(path if '://' in path else os.path.abspath(path))
-
-
-def exist(path: epath.PathLike) -> bool:
-  """Whether `path`, as `restore_params` takes it, holds any, whole or not."""
-  directory, step = _locate(path)
-  steps = _steps(directory)
-  return bool(steps) if step is None else step in steps
-
-
-def _locate(path):
-  """The folder of the checkpoints, and the step if `path` is one of them."""
-  path = absolute(path)
-  if path.name.isdigit() and path.parent.name == DIRECTORY:
-    return path.parent, int(path.name)
-  return path / DIRECTORY, None
-
-
-def _newest_whole(directory, step, parts, damaged):
-  """The newest step whose files are as written; adds others to `damaged`."""
-  steps = _steps(directory)
-  if step is not None:
-    if step not in steps:
-      raise errors.InputError('checkpoint', step, f'is not in {directory}',
-                              errors.nearest(step, steps))
-    steps = [step]
-  reasons = []
-  for step in reversed(steps):
-    try:
-      manifest.verify(directory / str(step), parts)
-      return step
-    except manifest.Damaged as reason:
-      damaged.add(step)
-      reasons.append(f'{directory / str(step)}: {reason}')
-      logging.warning('damaged checkpoint skipped: %s', reasons[-1])
-  if reasons:
-    raise CheckpointError('no whole checkpoint: ' + '; '.join(reasons))
-  return None
-
-
-def _steps(directory):
-  """Steps on disk in ascending order, without those still being written."""
-  if not directory.exists():
-    return []
-  half = unfinished(directory)
-  return sorted(int(path.name) for path in directory.iterdir()
-                if path.name.isdigit() and path.name not in half)
-
-
 def _check_tree(path, abstract_state):
   """Compares names, shapes and types before Orbax is asked for arrays."""
   def described(tree):
     return {name: f'{tuple(leaf.shape)} {np.dtype(leaf.dtype).name}'
-            for name, leaf in flat(tree).items()}
-  stored = described(_metadata(path, _fields(path)))
-  wanted = described(_nested(abstract_state))
+            for name, leaf in saved.flat(tree).items()}
+  held = described(saved.metadata(path, saved.fields_of(path)))
+  wanted = described(saved.nested(abstract_state))
   different = [
-      f'{name}: {stored.get(name, "absent")} in the checkpoint, '
+      f'{name}: {held.get(name, "absent")} in the checkpoint, '
       f'{wanted.get(name, "absent")} in the program'
-      for name in sorted(stored | wanted)
-      if stored.get(name) != wanted.get(name)]
+      for name in sorted(held | wanted)
+      if held.get(name) != wanted.get(name)]
   if different:
     more = f'; and {len(different) - 8} more' if len(different) > 8 else ''
     raise TreeMismatchError(
         f'{path} holds another tree: {"; ".join(different[:8])}{more}')
-
-
-def _fields(path):
-  """Names of the state's fields that a checkpoint holds."""
-  return sorted(item.name for item in path.iterdir()
-                if item.is_dir() and item.name != 'meta')
-
-
-def _metadata(path, fields):
-  """Nested dict of Orbax's array metadata (shape, dtype), by field."""
-  handler = ocp.PyTreeCheckpointHandler()
-  return {name: handler.metadata(path / name).tree[name] for name in fields}
-
-
-def _read(path, tree, numpy=False):
-  """Arrays of a nested dict of descriptions, read from the checkpoint."""
-  def restore_args(leaf):
-    if numpy:
-      return ocp.RestoreArgs(restore_type=np.ndarray)
-    sharding = leaf.sharding or jax.sharding.SingleDeviceSharding(
-        jax.local_devices()[0])
-    return ocp.ArrayRestoreArgs(
-        sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype)
-  reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-  items = {
-      name: ocp.args.PyTreeRestore(
-          {name: item}, {name: jax.tree.map(restore_args, item)},
-          partial_restore=True)
-      for name, item in tree.items()}
-  restored = reader.restore(path, ocp.args.Composite(**items))
-  return {name: restored[name][name] for name in items}
-
-
-def _read_meta(path):
-  reader = ocp.Checkpointer(ocp.CompositeCheckpointHandler())
-  return reader.restore(
-      path, ocp.args.Composite(meta=ocp.args.JsonRestore()))['meta']
-
-
-def leaf_name(key_path):
-  return jax.tree_util.keystr(key_path, simple=True, separator='/')
-
-
-def flat(tree):
-  """{'params/encoder/kernel': leaf, ...}."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {leaf_name(path): leaf for path, leaf in leaves}
-
-
-def _nested(tree):
-  """Plain nested dicts, whatever the containers of `tree` are."""
-  return _unflat(flat(tree))
-
-
-def _unflat(leaves):
-  nested = {}
-  for name, leaf in leaves.items():
-    *parents, last = name.split('/')
-    node = nested
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = leaf
-  return nested

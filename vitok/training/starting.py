@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from vitok import errors
+from vitok.interop import saved
 from vitok.tasks import base
-from vitok.training import checkpoints
 
 
 def from_run(state: base.State, config: Any, say: Callable[[str], None]
@@ -31,18 +31,18 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
   """
   source, subtree = config.init_from, config.init_subtree
   try:
-    stored, _, step = checkpoints.restore_params(source, subtree)
+    stored, _, step = saved.restore_params(source, subtree)
   except errors.InputError as error:
     key, value = (('config.init_subtree', subtree) if error.key == 'subtree'
                   else ('config.init_from', source))
     raise errors.InputError(key, value, error.reason,
                             error.nearest) from error
   stored = {'/'.join(part for part in (subtree, path) if part): value
-            for path, value in checkpoints.flat(stored).items()}
+            for path, value in saved.flat(stored).items()}
   taken, other_shape = set(), set()
 
   def replace(path, leaf):
-    name = checkpoints.leaf_name(path)
+    name = saved.leaf_name(path)
     if name not in stored:
       return leaf
     if stored[name].shape != leaf.shape:
@@ -58,7 +58,7 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
         'config.init_from', source,
         f'none of its {len(stored)} parameters fits the model'
         + (f': {min(other_shape)}' if other_shape else ''))
-  wanted = {name for name in checkpoints.flat(state.params)
+  wanted = {name for name in saved.flat(state.params)
             if f'{name}/'.startswith(f'{subtree}/' if subtree else '')}
   fresh, unused = sorted(wanted - taken), sorted(set(stored) - taken)
   say(f'init_from {source}, step {step}: {len(taken)} of {len(wanted)} '

@@ -17,6 +17,7 @@ from etils import epath
 
 from vitok import config as config_lib
 from vitok import data, files, tasks, validation
+from vitok.interop import saved
 from vitok.training import checkpoints as checkpoints_lib
 from vitok.training import clock as clock_lib
 from vitok.training import divergence, provenance, starting, watchdog, writers
@@ -53,7 +54,7 @@ def train(config: Any, workdir: Any, *, extend: bool = False,
     errors.InputError: before a device is touched, for an unfit config.
     divergence.DivergedError: training diverged.
     data.UnreadableError: a record cannot be read.
-    checkpoints.CheckpointError, checkpoints.TreeMismatchError: see there.
+    saved.CheckpointError, checkpoints.TreeMismatchError: see there.
   """
   clock = clock_lib.Clock()
   workdir = epath.Path(workdir)
@@ -61,7 +62,7 @@ def train(config: Any, workdir: Any, *, extend: bool = False,
   config = config.copy_and_resolve_references()
   for group, key in ((config, 'init_from'), (config.tokenizer, 'workdir')):
     if group[key]:  # To go on from another folder is to go on.
-      group[key] = str(checkpoints_lib.absolute(group[key]))
+      group[key] = str(saved.absolute(group[key]))
   validation.check_workdir(workdir, config, extend=extend)
   done = _read_done(workdir)
   if done is not None and done['step'] >= config.total_steps:
@@ -324,12 +325,12 @@ class _Run:
     self.rewinds = meta.get('rewinds', [])
     here = data.fingerprint(self.config)
     if meta['data'] != here:
-      raise checkpoints_lib.CheckpointError(
+      raise saved.CheckpointError(
           f'{self.workdir}: the data have changed since step {self.step}: '
           f'fingerprint {meta["data"]} then, {here} now')
     for name, ref in self.program.task.weights.items():
       if meta['frozen'].get(name, ref.sha256) != ref.sha256:
-        raise checkpoints_lib.CheckpointError(
+        raise saved.CheckpointError(
             f'{self.workdir}: {name} ({ref.source}) is another network than '
             f'at step {self.step}: SHA-256 {meta["frozen"][name]} then, '
             f'{ref.sha256} now')

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vitok.training import manifest
+from vitok.interop import manifest
 
 
 @pytest.fixture
