@@ -10,6 +10,7 @@ from vitok.training import program
 
 def test_programs_share_the_weights_of_frozen_networks(tmp_path, monkeypatch):
   stand_ins.install(monkeypatch, tmp_path)
+  program._placed.cache_clear()  # Other tests have the same stand-ins.
   read, load = [], weights.load
   monkeypatch.setattr(weights, 'load', lambda name: (
       read.append(name), load(name))[1])
