@@ -148,6 +148,16 @@ def test_subsets_take_pairs_together_and_are_the_same_every_time():
   assert kernel.kid_of_subsets(x, y, 20, paired=True) == (value, error)
 
 
+def test_samples_are_taken_all_at_once_until_there_are_two_subsets(monkeypatch):
+  rng = np.random.default_rng(0)
+  x, y = rng.standard_normal((19, 4)), rng.standard_normal((30, 4))
+  monkeypatch.setattr(kernel, 'SUBSET', 10)
+  assert kernel.kid_of_samples(x, y) == kernel.kid(x, y)
+  with_more = np.concatenate([x, x[:1] + 1])
+  assert kernel.kid_of_samples(with_more, y) == kernel.kid_of_subsets(
+      with_more, y, 10)
+
+
 def test_subsets_of_sorted_records_are_mixed():
   """Three classes in a row: pieces would be of one class each."""
   rng = np.random.default_rng(0)

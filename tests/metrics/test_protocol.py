@@ -120,12 +120,18 @@ def test_json_holds_the_id_of_each_number():
     protocol.Protocol.from_json(json.dumps(stored))
 
 
-def test_samples_have_a_protocol_without_records():
-  made = protocol.Protocol.of_samples('0..9 in turn', 32, 1, 5000, _numbers())
-  assert protocol.Protocol.from_json(made.to_json()) == made
-  other = protocol.Protocol.of_samples('drawn', 32, 1, 5000, _numbers())
-  with pytest.raises(errors.InputError, match='protocol.data.*in turn'):
-    protocol.compare(made.of('rfid'), other.of('rfid'))
+def test_numbers_of_other_samples_are_not_compared():
+  """A generator's numbers are of samples, its loss of records."""
+  def made(labels):
+    samples = {name: dataclasses.replace(
+        one, count=5000, data=f'samples of labels {labels}')
+               for name, one in _numbers().items()}
+    return _protocol(numbers=samples)
+  assert protocol.Protocol.from_json(made('0..9').to_json()) == made('0..9')
+  assert made('0..9').of('rfid').count == 5000
+  protocol.compare(made('0..9').of('psnr'), made('3').of('psnr'))
+  with pytest.raises(errors.InputError, match='protocol.data.*labels 3'):
+    protocol.compare(made('0..9').of('rfid'), made('3').of('rfid'))
 
 
 def test_all_differences_are_named():

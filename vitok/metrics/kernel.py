@@ -81,7 +81,7 @@ def kid_of_samples(x_NxD: np.ndarray, y_MxD: np.ndarray
   Both have the same expectation; returns the value and its standard error.
   """
   few = min(len(x_NxD), len(y_MxD)) < 2 * SUBSET
-  return (kid if few else kid_of_subsets)(x_NxD, y_MxD)
+  return kid(x_NxD, y_MxD) if few else kid_of_subsets(x_NxD, y_MxD, SUBSET)
 
 
 def kid_of_subsets(x_NxD: np.ndarray, y_MxD: np.ndarray, size: int = SUBSET, *,

@@ -101,20 +101,6 @@ class Protocol:
         resolution=config.data.resolution, frames=config.data.frames,
         count=int(count), data=data, numbers=dict(numbers or {}))
 
-  @classmethod
-  def of_samples(cls, labels: str, resolution: int, frames: int, count: int,
-                 numbers: Mapping[str, Definition]) -> 'Protocol':
-    """The protocol of numbers of generated examples, which are no records.
-
-    Args:
-      labels: which classes were asked for: '0..999 in turn'.
-      resolution, frames, count: of the samples.
-      numbers: definitions; their references are ids of protocols of records.
-    """
-    return cls(source='samples', split='', crop='', filter='',
-               resolution=resolution, frames=frames, count=int(count),
-               data=f'samples of labels {labels}', numbers=dict(numbers))
-
   def of(self, number: str) -> 'Protocol':
     """The protocol of one number, without the definitions of the others.
 
