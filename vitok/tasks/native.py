@@ -84,7 +84,7 @@ class Evaluator:
 
   Files as those of `evaluation.Reconstruction`, but of the first images each
   in a picture of its own, beside its reconstruction:
-  `evaluation/<step>/<index>.png`.
+  `evaluation/<step>_<index>.png`.
   """
   name = 'eval'
   weights: dict[str, base.WeightRef] = {}
@@ -126,7 +126,7 @@ class Evaluator:
       folder = epath.Path(workdir) / 'evaluation'
       metric_files.write_evaluation(folder, step, rows)
       for index, image in shown.items():
-        metric_files.write_png(folder / str(step) / f'{index}.png', image)
+        metric_files.write_png(folder / f'{step}_{index}.png', image)
       files.write_text(folder / 'protocol.json', measured.to_json())
     yield from results.items()
     yield 'protocol', measured.of('psnr').id
