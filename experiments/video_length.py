@@ -35,8 +35,9 @@ PRESETS = {
     'cpu': dict(
         clips={'data.sources': ('films',), 'data.resolution': 16,
                'data.frames': 16, 'evaluation.clips': 2,
-               'evaluation.count': 256, 'batch_size': 16},
-        model='A-F/2x4x4', windows=(1, 2, 4, 8), rate=4.6e-3,
+               'evaluation.count': 256, 'batch_size': 16,
+               'total_steps': 700},
+        model='A-F/2x4x2', windows=(1, 2, 4, 8), rate=4.6e-3,
         layers={'model.scan': False}),
     'gpu1': dict(
         clips={**UCF, 'data.resolution': 64, 'data.frames': 32,
