@@ -11,7 +11,7 @@ from skimage import data as photographs
 
 import vitok
 from tests import runs
-from vitok import errors, models, tasks, validation
+from vitok import errors, evaluate, models, tasks, validation
 from vitok.data import native as native_data
 from vitok.data import pipeline
 from vitok.metrics import reconstruction
@@ -70,11 +70,13 @@ def test_an_image_is_what_it_is_alone_whatever_its_padding(positions):
       lambda p: p + 0.2 * jax.random.normal(jax.random.key(1), p.shape),
       jax.tree.map(jnp.asarray, mesh_lib.unbox(params['autoencoder'])))
   images = images_of(((24, 40), (8, 16)))
+  # To compile costs more than to run.
   apply = jax.jit(lambda image, patches: task.model.apply(
-      {'params': params}, image, patches=patches)[0])
+      {'params': params}, image, patches=patches)[0], compiler_options={
+          'xla_backend_optimization_level': 0})
   for k, image in enumerate(images):
     alone = apply(jnp.asarray(image[None, None] / 127.5 - 1, jnp.float32), None)
-    for tokens in (15, 16, 23):
+    for tokens in (15, 18):
       batch = batch_of(images, tokens)
       made = np.asarray(apply(batch['image'], native.patches(batch)))
       own = native_data.picture(made[k], np.asarray(batch['places'][k]),
@@ -82,17 +84,16 @@ def test_an_image_is_what_it_is_alone_whatever_its_padding(positions):
       np.testing.assert_allclose(own, alone[0], atol=2e-5)
 
 
-@pytest.mark.parametrize('pixel', ['l2', 'charbonnier'])
-def test_the_loss_is_of_valid_patches_and_blind_to_padding(pixel):
-  task = tasks.build(config_of(loss__pixel=pixel))
+def test_the_loss_is_of_valid_patches_and_blind_to_padding():
+  task = tasks.build(config_of(loss__pixel='charbonnier'))  # Not 0 at 0.
   params, stats = task.init(jax.random.key(0))
   params = mesh_lib.unbox(params['autoencoder'])
   loss = jax.jit(jax.value_and_grad(lambda params, batch: task.loss(
-      params, stats['autoencoder'], {}, batch, jax.random.key(0))[0]))
+      params, stats['autoencoder'], {}, batch, jax.random.key(0))[0]),
+                 compiler_options={'xla_backend_optimization_level': 0})
   images = images_of(((24, 40), (8, 16)))
   value, grads = loss(params, batch_of(images, 16))
-  apart = [loss(params, batch_of([image], n))[0]
-           for image, n in zip(images, (15, 2), strict=True)]
+  apart = [loss(params, batch_of([image] * 2, 16))[0] for image in images]
   # The mean over images of the means over their own pixels.
   np.testing.assert_allclose(value, np.mean(apart), rtol=1e-5)
   padded = batch_of(images, 20)
@@ -147,8 +148,10 @@ def test_a_run_at_native_sizes_learns_resumes_and_is_opened(folder, tmp_path):
   with np.load(tmp_path / 'run/evaluation/12.npz') as columns:
     assert np.isnan(columns['ssim']).sum() == 1
     psnr = columns['psnr']
-  shown = sorted((tmp_path / 'run/evaluation/12').glob('*.png'))
-  assert Image.open(shown[0]).size == (2 * 40, 24)
+  shown = tmp_path / 'run/evaluation/12_0.png'
+  assert Image.open(shown).size == (2 * 40, 24)
+  again = evaluate.evaluate(tmp_path / 'run')['metrics']
+  assert again['eval/psnr'] == pytest.approx(last['eval/psnr'], abs=1e-4)
 
   tokenizer = vitok.load(tmp_path / 'run')
   image = np.asarray(Image.open(folder / 'test/0.png'))[None]
