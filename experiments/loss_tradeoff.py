@@ -35,7 +35,8 @@ CONFIG = 'configs/vitok.py'
 
 FREEZE = ({'match': '(encoder|bottleneck)/.*', 'frozen': True},)
 
-# weight: w. stage2: what the second stage has beside its task.
+# weight: w. start: of the generator's loss, as a share of stage 2 (the released
+# code's 5%). stage2: what the second stage has beside its task.
 PRESETS = {
     'cpu': dict(
         model='A-F/1x4x4', rate=4.6e-3, steps=(400, 300),
@@ -44,8 +45,9 @@ PRESETS = {
             'evaluation.numbers': ('lpips', 'rkid'), 'evaluation.count': 128,
             'evaluation.coded': 0,
             'evaluation.every': 0},
-        # A rate of 1e-3 leaves the discriminator at chance for 150 steps.
-        weight=0.02, stage2={
+        # The discriminator, at chance for its first 60 steps (at a rate of
+        # 1e-3 for 150), teaches nothing good till then.
+        weight=0.005, start=0.3, stage2={
             'ema_decay': 0.99, 'optimizer.learning_rate': 1e-3,
             'adversarial.discriminator': 'patch', 'adversarial.width': 0.25,
             'adversarial.optimizer.learning_rate': 3e-3,
@@ -53,20 +55,20 @@ PRESETS = {
     'gpu1': dict(
         model='S-B/1x8x16', rate=4e-4, steps=(10_000, 10_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, stage2={
+        weight=0.05, start=0.05, stage2={
             'ema_decay': 0.999, 'optimizer.learning_rate': 1e-4,
             'adversarial.width': 0.25,
             'adversarial.optimizer.learning_rate': 1e-4}),
     'gpu': dict(
         model='S-B/16', rate=4e-4, steps=(25_000, 25_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, stage2={
+        weight=0.05, start=0.05, stage2={
             'batch_size': 256, 'ema_decay': 0.9995,
             'optimizer.learning_rate': 1e-4}),
     'paper': dict(
         model='S-B/16', rate=4e-4, steps=(100_000, 100_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, stage2={
+        weight=0.05, start=0.05, stage2={
             'batch_size': 256, 'ema_decay': 0.9999,
             'optimizer.learning_rate': 1e-4}),
 }
@@ -139,8 +141,7 @@ def units(preset):
         'optimizer.groups': FREEZE if trained == 'decoder' else (),
         'adversarial.optimizer.reference_batch': 0,
         'adversarial.schedule.weight': weight,
-        # The released code's: 5% of the steps without, 50% to climb.
-        'adversarial.schedule.start': second // 20,
+        'adversarial.schedule.start': round(numbers['start'] * second),
         'adversarial.schedule.ramp': second // 2,
     }, after=(f'l2-lpips1-seed{seed}',), stage=2, **factors)
 
