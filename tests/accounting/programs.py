@@ -1,4 +1,4 @@
-"""Compiled forward passes and training steps, for comparison with XLA."""
+"""Forward passes and training steps of models, for comparison with XLA."""
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,15 @@ def spec_of(model, frames, resolution):
       **{name: model[name] for name in parameters.OPTIONS})
 
 
-def compiled(name, resolution, *, frames=1, batch=1, train=False, scan=False,
-             **options):
-  """Compiles one model; abstract arguments, so nothing is allocated.
+def lowered(name, resolution, *, frames=1, batch=1, train=False, scan=False,
+            **options):
+  """One model's program; abstract arguments, so nothing is allocated.
+
+  XLA counts its FLOPs as it is, in a twentieth of the time of compiling it.
 
   Returns:
-    The executable of the reconstruction, or with `train` of loss and
-    gradients; and the model's `Spec`.
+    The lowered reconstruction, or with `train` loss and gradients; and the
+    model's `Spec`.
   """
   config = config_lib.default().model
   config.update(name=name, scan=scan, **options)
@@ -45,7 +47,12 @@ def compiled(name, resolution, *, frames=1, batch=1, train=False, scan=False,
 
   program = (jax.value_and_grad(loss) if train
              else lambda *args: forward(*args)[0])
+  return (jax.jit(program).lower(params, image, keys),
+          spec_of(config, frames, resolution))
+
+
+def compiled(name, resolution, **options):
+  """The executable of what is lowered, and the model's `Spec`."""
+  program, spec = lowered(name, resolution, **options)
   # Nothing is run: half of the compile time is spent on machine code.
-  executable = jax.jit(program).lower(params, image, keys).compile(
-      {'xla_backend_optimization_level': 0})
-  return executable, spec_of(config, frames, resolution)
+  return program.compile({'xla_backend_optimization_level': 0}), spec

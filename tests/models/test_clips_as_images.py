@@ -59,9 +59,9 @@ def test_each_part_is_coded_as_the_clip_that_it_is(window, name, positions):
 
 @pytest.mark.parametrize('train', [False, True])
 def test_what_is_counted_is_what_xla_counts(train):
-  executable, spec = programs.compiled(
+  program, spec = programs.lowered(
       'A-A/2x4', 32, frames=8, window=1, train=train)
-  counted = executable.cost_analysis()['flops']
+  counted = program.cost_analysis()['flops']
   assert ((flops.train_step if train else flops.forward)(spec)['total']
           + flops.elementwise(spec, train)
           == pytest.approx(counted, rel=0.01))
