@@ -1,13 +1,29 @@
-"""A run's workdir without training: checkpoints of initial parameters."""
+"""Runs on one device, and workdirs of runs that were never trained."""
 
 import jax
 
 from tests import runs
 from vitok import config as config_lib
-from vitok import files
-from vitok.training import checkpoints, program
+from vitok import files, tasks
+from vitok.training import checkpoints, program, trainer
 
 SIDE = runs.TINY['data.resolution']  # Pixels.
+PROGRAMS = {}  # Of one device, compiled once for the tests of a process.
+
+
+def compiled(config):
+  """The config's program; to compile it for eight devices takes longer."""
+  name = program.signature(config) + ''.join(
+      ref.sha256 for ref in tasks.build(config).weights.values())
+  if name not in PROGRAMS:
+    PROGRAMS[name] = program.Program(config, jax.devices()[:1])
+  return PROGRAMS[name]
+
+
+def train(config, workdir, say=lambda line: None):
+  """What `trainer.train` returns, on one device."""
+  compiled(config)
+  return trainer.train(config, workdir, programs=PROGRAMS, say=say)
 
 
 def make(workdir, steps=(3,), **changes):
@@ -17,7 +33,7 @@ def make(workdir, steps=(3,), **changes):
   average, if there is one, is half of them.
   """
   config = runs.tiny(checkpoint__keep=len(steps), **changes)
-  built = program.Program(config)
+  built = compiled(config)
   state = built.init(built.run_arguments(config))
   saver = checkpoints.Checkpoints(workdir, config.checkpoint)
   for step in steps:

@@ -24,16 +24,17 @@ ALL = {'data__resolution': 32, 'loss__lpips_network': ALEXNET,
 @functools.cache
 def frozen():
   """Random parameters of AlexNet, by the name of its weights."""
-  net = lpips.NETWORKS['alexnet']().init(
-      jax.random.key(0), jnp.zeros((1, 32, 32, 3)))['params']
-  heads = {str(k): jax.random.uniform(jax.random.key(k), (width,))
+  net = jax.jit(lpips.NETWORKS['alexnet']().init)(
+      jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))['params']
+  rng = np.random.default_rng(0)
+  heads = {str(k): rng.uniform(size=width).astype(np.float32)
            for k, width in enumerate((64, 192, 384, 256, 256))}
   return {ALEXNET: {'net': net, 'heads': heads}}
 
 
 def clips(count):
   image = np.random.default_rng(0).uniform(-1, 1, (count, 2, 2, 32, 32, 3))
-  return jnp.asarray(image, jnp.float32)
+  return image.astype(np.float32)
 
 
 @functools.cache
@@ -59,7 +60,7 @@ def test_terms_are_what_they_say_and_the_loss_their_weighted_sum():
   np.testing.assert_allclose(terms['dssim'], 1 - np.array(ssim), atol=1e-5)
   np.testing.assert_allclose(
       terms['l2'], np.square(original - made).mean((1, 2, 3, 4)), rtol=1e-5)
-  np.testing.assert_allclose(terms['lpips'], lpips.LPIPS('alexnet')(
+  np.testing.assert_allclose(terms['lpips'], jax.jit(lpips.LPIPS('alexnet'))(
       frozen()[ALEXNET], original, made), rtol=1e-4)
   np.testing.assert_allclose(total, terms['l2'] + 0.25 * terms['dssim']
                              + 0.5 * terms['lpips'], rtol=1e-6)
@@ -68,7 +69,7 @@ def test_terms_are_what_they_say_and_the_loss_their_weighted_sum():
 @pytest.mark.parametrize('level', [None, 0.0, 1.0])
 def test_gradients_of_equal_images_are_finite_and_vanish(level):
   image, _ = clips(2)
-  image = image if level is None else jnp.full_like(image, level)
+  image = image if level is None else np.full_like(image, level)
   (loss, _), gradient = summed()(image, image, frozen())
   assert abs(loss) < 1e-5
   assert np.isfinite(gradient).all() and np.abs(gradient).max() < 1e-5
@@ -92,8 +93,8 @@ def test_both_stages_have_the_same_loss_and_gradient():
       'adversarial__trained': 'all', 'adversarial__schedule__weight': 0.0})):
     task = tasks.build(runs.tiny(task=name, **changes, **more))
     rng = np.random.default_rng(1)
-    image = jnp.asarray(rng.uniform(-1, 1, (2, 1, 32, 32, 3)), jnp.float32)
-    batch = {'image': image, 'mask': jnp.ones(2, bool), 'row': jnp.arange(2)}
+    image = rng.uniform(-1, 1, (2, 1, 32, 32, 3)).astype(np.float32)
+    batch = {'image': image, 'mask': np.ones(2, bool), 'row': np.arange(2)}
 
     def grad(frozen, task=task, batch=batch):
       params, stats = mesh.unbox(task.init(jax.random.key(0)))
