@@ -107,7 +107,7 @@ def random(width=96, depth=2, swiglu=False, registers=0):
 
 @pytest.mark.parametrize('options, height, width', [
     ({}, 70, 70), ({}, 28, 98), (dict(registers=3), 28, 98),
-    (dict(registers=3), 70, 70), (dict(swiglu=True, depth=1), 42, 42)])
+    (dict(swiglu=True, depth=1), 42, 42)])
 def test_every_layer_equals_pytorch(options, height, width):
   network, twin = random(**options)
   params = dinov2.from_huggingface(twin.published(), network)
