@@ -18,7 +18,7 @@ from PIL import Image
 
 from tests import films
 from vitok import errors
-from vitok.data import records, sources
+from vitok.data import sources
 
 TOOL = pathlib.Path(__file__).parents[2] / 'tools' / 'prepare_data.py'
 COUNTS = {'train': [3] * 5, 'test': [4]}
