@@ -14,11 +14,12 @@ from vitok import data
 _PAUSE = 0.4
 
 
-def config(replica: int, fsdp: int) -> Any:
+def config(replica: int, fsdp: int, tensor: int) -> Any:
   """A tiny run on a mesh, with all parameters that can be split in parts."""
   return runs.tiny(
-      mesh__replica=replica, mesh__fsdp=fsdp, sharding__fsdp_min_size=64,
-      evaluation__batch_size=8, evaluation__count=80)
+      mesh__replica=replica, mesh__fsdp=fsdp, mesh__tensor=tensor,
+      sharding__fsdp_min_size=64, model__encoder__heads=2,
+      model__decoder__heads=2, evaluation__batch_size=8, evaluation__count=80)
 
 
 def recorded(drawn: dict[int, list[int]], fail_at: int | None = None) -> type:

@@ -24,7 +24,7 @@ data.train_batches = job.recorded(
     drawn, fail_at=4 if last and accident == 'failure' else None)
 if accident == 'signal':
   data.eval_batches = job.interrupted(signalled=last)
-result = trainer.train(job.config(replica=2, fsdp=4), workdir)
+result = trainer.train(job.config(2, 2, 2), workdir)
 print(json.dumps(dict(result=result, drawn=drawn)))
 '''
 
@@ -57,7 +57,7 @@ def story(tmp_path_factory):
                    launch.run(PROGRAM, str(workdir), 'signal', timeout=200)]
   found.steps = sorted(int(path.name) for path in
                        (workdir / 'checkpoints').iterdir() if path.is_dir())
-  config, programs = job.config(replica=1, fsdp=8), {}
+  config, programs = job.config(1, 8, 1), {}
   found.drawn, found.expected = {}, {}
   with pytest.MonkeyPatch.context() as patch:
     for drawn, folder in ((found.drawn, workdir),
