@@ -15,29 +15,35 @@ from vitok.losses import features
 from vitok.models.features import dinov2
 
 
-@pytest.fixture
-def tiny(monkeypatch):
+@pytest.fixture(scope='module')
+def tiny():
   """A small DINOv2 in place of a published one; (distance maker, params)."""
   network = dinov2.DINOv2(sizes.Tower(48, 2, 2), side=3)
-  monkeypatch.setitem(features.NETWORKS, 'dinov2_small', lambda dtype: network)
-  params = nn.unbox(network.init(jax.random.key(0), jnp.zeros((1, 28, 28, 3))))
-  params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(
-      jax.random.key(p.size), p.shape), params['params'])
-  return functools.partial(features.Features, 'dinov2_small'), params
+
+  @jax.jit
+  def init():
+    params = network.init(jax.random.key(0), jnp.zeros((1, 28, 28, 3)))
+    return jax.tree.map(lambda p: p + 0.1 * jax.random.normal(
+        jax.random.key(p.size), p.shape), nn.unbox(params)['params'])
+  params = init()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(features.NETWORKS, 'dinov2_small', lambda dtype: network)
+    yield functools.partial(features.Features, 'dinov2_small'), params
 
 
 def clips(shape=(2, 2, 28, 42, 3)):
   x = np.random.default_rng(0).uniform(-1, 1, (2, *shape))
-  return jnp.asarray(x, jnp.float32)
+  return x.astype(np.float32)
 
 
 def test_the_distance_is_that_of_unit_tokens_averaged(tiny):
   make, params = tiny
   distance, (x, y) = make(), clips()
-  found = distance(params, x, y)
+  found = jax.jit(distance)(params, x, y)
   assert found.shape == (2,) and found.dtype == jnp.float32
+  apply = jax.jit(distance.network.apply)
   for b in range(2):
-    tokens = [np.asarray(distance.network.apply({'params': params}, z[b])[
+    tokens = [np.asarray(apply({'params': params}, z[b])[
         'tokens'], np.float64) for z in (x, y)]
     u, v = (t / np.linalg.norm(t, axis=-1, keepdims=True) for t in tokens)
     assert u.shape == (2, 2, 3, 48)
@@ -47,11 +53,12 @@ def test_the_distance_is_that_of_unit_tokens_averaged(tiny):
 def test_tiles_are_compared_apart(tiny):
   make, params = tiny
   x, y = clips()
-  whole = make()
+  whole = jax.jit(make())
   by_hand = np.mean([
       whole(params, *(z[:, :, i:i + 14, j:j + 14] for z in (x, y)))
       for i in (0, 14) for j in (0, 14, 28)], 0)
-  np.testing.assert_allclose(make(14)(params, x, y), by_hand, rtol=1e-4)
+  found = jax.jit(make(14))(params, x, y)
+  np.testing.assert_allclose(found, by_hand, rtol=1e-4)
   # Positions and neighbours matter: it is not the distance of the whole.
   assert np.abs(by_hand / whole(params, x, y) - 1).min() > 0.01
 
@@ -59,11 +66,11 @@ def test_tiles_are_compared_apart(tiny):
 def test_equal_images_are_at_0_with_a_finite_gradient(tiny):
   make, params = tiny
   distance, (x, y) = make(), clips((1, 1, 20, 20, 3))  # Enlarged to 28.
-  value, grad = jax.value_and_grad(
-      lambda z: distance(params, x, z).sum())(x)
+  both = jax.jit(jax.value_and_grad(
+      lambda z, x: distance(params, x, z).sum()))
+  value, grad = both(x, x)
   assert value == 0 and np.isfinite(grad).all()
-  assert np.abs(jax.grad(
-      lambda z: distance(params, x, z).sum())(y)).max() > 0
+  assert np.abs(both(y, x)[1]).max() > 0
 
 
 @pytest.mark.parametrize('mlp, registers', [('gelu', 0), ('swiglu', 2)])
@@ -99,7 +106,7 @@ def test_with_real_weights_more_blur_is_further_away():
   image = np.random.default_rng(0).uniform(-1, 1, (1, 1, 8, 8, 3))
   image = jax.image.resize(jnp.asarray(image, jnp.float32), (1, 1, 32, 32, 3),
                            'cubic')
-  distance = features.Features('resnet50')
+  distance = jax.jit(features.Features('resnet50'))
   noise = jax.random.normal(jax.random.key(0), image.shape)
   near, far = (distance(params, image, image + s * noise)[0]
                for s in (0.05, 0.5))
