@@ -1,14 +1,13 @@
 """Whatever lies in experiments/ can be listed and priced, at every preset."""
 
-import pathlib
-
 import pytest
 
+from tests import designs
 from vitok import config as config_lib
 from vitok import sweep
+from vitok.sweeps import price as price_lib
 
-FOLDER = pathlib.Path(__file__).parents[2] / 'experiments'
-EVERY = [(path.stem, preset) for path in sorted(FOLDER.glob('*.py'))
+EVERY = [(path.stem, preset) for path in sorted(designs.FOLDER.glob('*.py'))
          for preset in config_lib.load_module(path, 'EXPERIMENT').PRESETS]
 
 
@@ -21,13 +20,11 @@ def test_every_experiment_has_a_preset_for_newcomers_and_one_for_a_gpu():
 
 @pytest.mark.parametrize('name, preset', EVERY)
 def test_list_and_price_say_what_it_is_and_costs(name, preset, capsys):
-  spec = f'{FOLDER / name}.py:{preset}'
-  assert sweep.main(['list', spec]) == 0
+  assert sweep.main(['list', f'{designs.FOLDER / name}.py:{preset}']) == 0
   listed = capsys.readouterr().out.splitlines()[1:]
   assert [line.split()[0] for line in listed] == [
       str(index) for index in range(len(listed))]
-  assert sweep.main(['price', spec, '--device=h100']) == 0
-  shown = capsys.readouterr().out.splitlines()
+  shown = price_lib.show(designs.price(name, preset)).splitlines()
   assert [line.split()[1] for line in listed] == [
       line.split()[0] for line in shown[1:len(listed) + 1]]
   assert shown[len(listed) + 1].startswith('total')
