@@ -14,8 +14,9 @@ from tests import films, runs, stand_ins, tiny_run
 from vitok import data, errors, evaluate, validation
 from vitok.interop import weights
 from vitok.metrics import image as image_metrics
+from vitok.metrics import latent
 from vitok.tasks import feature_numbers
-from vitok.training import mesh, trainer
+from vitok.training import mesh
 
 NAMES = ('lpips_alex', 'rfid', 'rfid_infinity', 'rkid', 'ris',
          'released_psnr')
@@ -89,7 +90,7 @@ def test_numbers_are_those_of_the_restored_model_computed_in_numpy(
                              rtol=1e-3)
 
 
-@pytest.mark.parametrize('size, devices', [(1, 1), (7, 8), (64, 1)])
+@pytest.mark.parametrize('size, devices', [(7, 8), (64, 1)])
 def test_equal_for_any_batch_size_and_number_of_devices(
     place, result, size, devices):
   other = measure(place, f'b{size}x{devices}', devices, batch_size=size)
@@ -142,19 +143,35 @@ def test_a_second_evaluation_takes_no_features_of_originals(
   assert len(calls) == -(-COUNT // 16)  # Of reconstructions alone.
 
 
-def test_training_measures_them_when_they_are_due(place, tmp_path):
-  config = runs.tiny(data__resolution=32,
+@pytest.fixture(scope='module')
+def trained(place):
+  """The workdir of a run whose code cannot be coded."""
+  def fails(*_):
+    raise ValueError('no step loses less')
+  config = runs.tiny(data__resolution=32, evaluation__coded=4,
                      evaluation__numbers=('lpips_alex', 'rfid', 'ris'),
                      evaluation__every=1, evaluation__numbers_every=2,
                      total_steps=3, checkpoint__every=9)
-  trainer.train(config, tmp_path, say=lambda line: None)
-  at = {name: [line['step'] for line in runs.lines(tmp_path)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(latent, 'coded_bits', fails)
+    tiny_run.train(config, place / 'trained')
+  return place / 'trained'
+
+
+def test_a_code_that_cannot_be_coded_does_not_stop_a_run(trained):
+  last = runs.lines(trained)[-1]
+  assert 'eval/psnr' in last and 'eval/coded_bits' not in last
+  assert (trained / 'DONE').exists()
+
+
+def test_training_measures_them_when_they_are_due(trained):
+  at = {name: [line['step'] for line in runs.lines(trained)
                if f'eval/{name}' in line]
         for name in ('psnr', 'lpips_alex', 'rfid', 'ris_absent')}
   assert at == {'psnr': [0, 1, 2, 3], 'lpips_alex': [0, 2, 3],
                 'rfid': [0, 2, 3], 'ris_absent': [0, 2, 3]}
-  stored = json.loads((tmp_path / 'evaluation/protocol.json').read_text())
-  done = json.loads((tmp_path / 'DONE').read_text())['metrics']
+  stored = json.loads((trained / 'evaluation/protocol.json').read_text())
+  done = json.loads((trained / 'DONE').read_text())['metrics']
   assert done['eval/rfid_protocol'] == stored['ids']['rfid']
 
 
@@ -167,7 +184,8 @@ def test_clips_have_a_distance_of_each_frame(place, tmp_path):
       data__resolution=32, data__frames=2, data__split='train',
       data__sources=f'videos:{tmp_path}/films', evaluation__split='train',
       evaluation__clips=8, evaluation__numbers=('rfid_frame', 'lpips_alex'))
-  metrics = evaluate.evaluate(tmp_path / 'run')['metrics']
+  metrics = evaluate.evaluate(
+      tmp_path / 'run', devices=jax.devices()[:1])['metrics']
   assert metrics['eval/rfid_frame'] > 0 and metrics['eval/lpips_alex'] > 0
 
 
