@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.scaling import synthetic
-from vitok.scaling import analysis, report, runs, table
+from vitok.scaling import analysis, report, runs, style, table
 
 CLAIMS = (
     dict(name='rises', rule='slope_above', x='code_floats', margin=1.0,
@@ -79,7 +79,8 @@ def test_both_sides_of_the_finding_are_judged_in_one_sweep(sweep):
   assert inside.word == 'holds', inside.reason
 
 
-def test_what_was_not_measured_is_not_testable_and_says_how_to_get_it(sweep):
+def test_what_was_not_measured_is_not_testable_and_says_how_to_get_it(
+    sweep, monkeypatch):
   for path in sweep.glob('*-dit?/DONE'):
     done = json.loads(path.read_text())
     done['metrics'] = {'eval/gkid_absent': 'python tools/fetch_weights.py x'}
@@ -87,7 +88,8 @@ def test_what_was_not_measured_is_not_testable_and_says_how_to_get_it(sweep):
   rises, inside = analysis.analyse(sweep, count=200).verdicts
   assert rises.word == 'holds' and inside.word == 'not testable here'
   assert 'for 0 of 10 units: python tools/fetch_weights.py x' in inside.reason
-  report.write(sweep)
+  monkeypatch.setattr(style, 'png', lambda figure: b'')
+  report.write(sweep, count=50)
 
 
 def test_samples_of_two_protocols_are_not_compared(sweep):
