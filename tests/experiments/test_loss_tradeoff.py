@@ -9,7 +9,7 @@ import pytest
 from tests import real_weights
 from tests.scaling import synthetic
 from vitok import sweeps, validation
-from vitok.scaling import analysis, report
+from vitok.scaling import analysis, report, style
 
 FILE = pathlib.Path(__file__).parents[2] / 'experiments' / 'loss_tradeoff.py'
 HERE = {'data.sources': 'photographs', 'evaluation.split': 'test'}
@@ -80,12 +80,14 @@ def steps(factors):
   return np.log2(factors['perception']), np.log2(factors['adversary'])
 
 
-def test_the_papers_findings_hold_where_they_are_true(tmp_path):
+def test_the_papers_findings_hold_where_they_are_true(
+    tmp_path, monkeypatch):
   path = sweep(
       tmp_path / 'sweep',
       lambda name, f: 24 - 0.3 * steps(f)[0] - 0.6 * steps(f)[1],
       lambda name, f: 0.3 - 0.05 * steps(f)[0] - 0.01 * steps(f)[1])
   assert set(words(path).values()) == {'holds'}, words(path)
+  monkeypatch.setattr(style, 'png', lambda figure: b'')
   text = report.write(path, count=50).read_text()
   assert 'A step of the adversary lowers rKID.' in text and '>nan' not in text
 
