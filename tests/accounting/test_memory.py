@@ -36,9 +36,7 @@ def test_a_block_stores_what_its_policy_says(remat, options):
 @pytest.mark.parametrize('name, batch, remat, options', [
     ('Ad3-Ad3/8', 4, 'none', {}), ('Ad3-Ad3/8', 4, 'dots', {}),
     ('Ad3-Ad3/8', 4, 'full', {}), ('Ad3-Ad3/8', 4, 'none', {'mlp': 'gelu'}),
-    ('Ad4-Ad2/4', 2, 'none', {'norm': 'rmsnorm'}),
-    ('Ad3-Ad3/8+64', 4, 'none', {}),
-    ('Pd2-Pd4/16', 16, 'dots', {'mlp': 'gelu'}),
+    ('Ad4-Ad2/8+64', 4, 'none', {'norm': 'rmsnorm'}),
     ('Pd2-Pd4/16', 16, 'full', {})])
 def test_activations_are_within_15_percent_of_xlas_temporary_memory(
     name, batch, remat, options):
@@ -50,19 +48,26 @@ def test_activations_are_within_15_percent_of_xlas_temporary_memory(
   assert temporaries == pytest.approx(counted, rel=0.15)
 
 
+@functools.cache
+def boxed_parameters(name):
+  """The module's abstract parameters with their axes, and their `Spec`."""
+  config = config_lib.default().model
+  config.update(name=name, positions='learned')
+  image = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), 'float32')
+  model = models.build(config, frames=1, resolution=64)
+  return (jax.eval_shape(model.init, jax.random.key(0), image)['params'],
+          programs.spec_of(config, 1, 64))
+
+
 @pytest.mark.parametrize('mesh', [
     (1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 3, 1), (2, 2, 2), (1, 4, 2)])
 @pytest.mark.parametrize('name', ['S-B/16', 'M-L/8'])
 def test_devices_hold_what_the_shardings_give_them(name, mesh):
   mesh = dict(zip(mesh_lib.AXES, mesh, strict=True))
-  config = config_lib.default()
-  config.model.update(name=name, positions='learned')
-  image = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), 'float32')
-  boxed = jax.eval_shape(
-      models.build(config.model, frames=1, resolution=64).init,
-      jax.random.key(0), image)['params']
+  rules = config_lib.default().sharding
+  boxed, spec = boxed_parameters(name)
   shardings = mesh_lib.state_shardings(
-      boxed, AbstractMesh(tuple(mesh.values()), tuple(mesh)), config.sharding)
+      boxed, AbstractMesh(tuple(mesh.values()), tuple(mesh)), rules)
   real = {
       jax.tree_util.keystr(path, simple=True, separator='/'):
       leaf.size // jax.tree.reduce(
@@ -70,9 +75,8 @@ def test_devices_hold_what_the_shardings_give_them(name, mesh):
       for (path, leaf), sharding in zip(
           jax.tree_util.tree_leaves_with_path(mesh_lib.unbox(boxed)),
           jax.tree.leaves(shardings), strict=True)}
-  made = parameters.parameters(programs.spec_of(config.model, 1, 64))
-  assert {p.path: sharding_lib.ways(p.shape, p.axes, mesh, config.sharding)
-          for p in made} == real
+  assert {p.path: sharding_lib.ways(p.shape, p.axes, mesh, rules)
+          for p in parameters.parameters(spec)} == real
 
 
 def test_state_shrinks_with_fsdp_and_activations_with_the_batch():

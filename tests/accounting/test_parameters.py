@@ -23,13 +23,18 @@ def real(config, frames, resolution):
       lambda: model.init(jax.random.key(0), image))['params']
   boxed = lambda leaf: isinstance(leaf, nn.Partitioned)
   leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=boxed)
+  assert {leaf.value.dtype for _, leaf in leaves} == {jnp.dtype('float32')}
   return {jax.tree_util.keystr(path, simple=True, separator='/'):
           (leaf.value.shape, leaf.names) for path, leaf in leaves}
 
 
-@pytest.mark.parametrize('mlp, norm, position, bottleneck', [*itertools.product(
-    layers.MLPS, layers.NORMS, positions.NAMES, BOTTLENECKS)])
-def test_every_combination_is_the_module_tree(mlp, norm, position, bottleneck):
+@pytest.mark.parametrize('mlp, norm, position, bottleneck', [
+    (mlp, norm, *both) for both, (mlp, norm) in zip(
+        itertools.product(positions.NAMES, BOTTLENECKS),
+        itertools.cycle(itertools.product(layers.MLPS, layers.NORMS)),
+        strict=False)])
+def test_every_pair_of_choices_is_the_module_tree(
+    mlp, norm, position, bottleneck):
   config = config_lib.default().model
   config.update(name='F-P/2x4x8', mlp=mlp, norm=norm, positions=position,
                 bottleneck=bottleneck)

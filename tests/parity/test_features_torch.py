@@ -4,10 +4,10 @@ To 1e-5 of the largest number of each layer. The weights pass through the
 converters of published files. The twins of large networks compute in float32.
 """
 
+import functools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -42,6 +42,15 @@ def last(x):
 
 def state_of(module):
   return {name: p.numpy() for name, p in module.state_dict().items()}
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def capture(network, params, x, paths):
+  """Its output, and the outputs of the modules at these paths."""
+  out, captured = network.apply(
+      {'params': params}, x,
+      capture_intermediates=lambda module, _: module.path in paths)
+  return out, captured['intermediates']
 
 
 def check_layers(captured, twin, x, names):
@@ -100,14 +109,12 @@ def test_inception_equals_pytorch_with_its_quirks():
   params = inception.from_pytorch_fid(state_of(twin))
   network, x = inception.Inception(head=True), images(1, 60, 80, 3)
   layers.check_params(network, params, x)
-  out, captured = jax.jit(lambda params, x: network.apply(
-      {'params': params}, x, capture_intermediates=True))(params, x)
-  resized = torch.nn.functional.interpolate(
-      first(x).float(), (299, 299), mode='bilinear', align_corners=False)
   names = {path: '.'.join(path) for path in inception.NAMES}
   names |= {path[:1]: path[0] for path in inception.NAMES}
-  features, logits = check_layers(captured['intermediates'], twin,
-                                  (resized - 128) / 128, names)
+  out, captured = capture(network, params, x, tuple(names))
+  resized = torch.nn.functional.interpolate(
+      first(x).float(), (299, 299), mode='bilinear', align_corners=False)
+  features, logits = check_layers(captured, twin, (resized - 128) / 128, names)
   close(out['features'], features, 'features')
   close(out['logits'], logits, 'logits')
 
@@ -134,17 +141,14 @@ def test_torchvisions_inception_equals_pytorch():
 def test_i3d_equals_pytorch_with_tensorflows_padding():
   twin = torch_features.randomize(torch_features.I3D())
   params = i3d.from_torchscript(state_of(twin))
-  network, x = i3d.I3D(), images(1, 10, 60, 80, 3)  # 10, 5, 3, 2 steps.
-  layers.check_params(network, params, x)
-  out, captured = jax.jit(lambda params, x: network.apply(
-      {'params': params}, x, capture_intermediates=True))(params, x)
-  resized = torch.nn.functional.interpolate(
-      first(x).float(), (10, 224, 224), mode='trilinear', align_corners=False)
+  x = images(1, 10, 60, 80, 3)  # 10, 5, 3, 2 steps.
   names = {path: re.sub(r'(branch_.)_', r'\1.', '.'.join(path))
            for path in i3d.NAMES}
   names |= {path[:1]: path[0] for path in i3d.NAMES}
-  logits = check_layers(captured['intermediates'], twin,
-                        resized / 127.5 - 1, names)
+  out, captured = capture(i3d.I3D(), params, x, tuple(names))
+  resized = torch.nn.functional.interpolate(
+      first(x).float(), (10, 224, 224), mode='trilinear', align_corners=False)
+  logits = check_layers(captured, twin, resized / 127.5 - 1, names)
   close(out, logits, 'logits')
 
 
@@ -155,12 +159,11 @@ def test_resnet_equals_pytorch():
   x = (levels / 127.5 - 1).astype(np.float32)
   network = resnet.ResNet50()
   layers.check_params(network, params, x)
-  out, captured = jax.jit(lambda params, x: network.apply(
-      {'params': params}, x, capture_intermediates=True))(params, x)
+  names = {(name,): f'blocks.{name}' for name in twin.blocks}
+  out, captured = capture(network, params, x, tuple(names))
   mean = torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1)
   tokens, logits = check_layers(
-      captured['intermediates'], twin, first(levels[..., ::-1]) - mean,
-      {(name,): f'blocks.{name}' for name in twin.blocks})
+      captured, twin, first(levels[..., ::-1]) - mean, names)
   close(out['tokens'], last(tokens), 'tokens')
   close(out['features'], tokens.mean((2, 3)), 'features')
   close(out['logits'], logits, 'logits')
@@ -175,8 +178,8 @@ def test_resize_equals_pytorch(size, ours, corners):
   given = first(x).double() if corners else first(x).float()
   expected = torch.nn.functional.interpolate(
       given, (299, 299), mode='bilinear', align_corners=corners)
-  np.testing.assert_allclose(ours(jnp.asarray(x), 299), last(expected),
-                             atol=2e-4)
+  np.testing.assert_allclose(jax.jit(ours, static_argnums=1)(x, 299),
+                             last(expected), atol=2e-4)
 
 
 @pytest.mark.filterwarnings('ignore:.torch.jit.script. is deprecated')
