@@ -13,9 +13,17 @@ from vitok.training import starting, trainer
 GROUPS = ({'match': '.*encoder/blocks/.*', 'layer_decay': 0.5},)
 
 
-def after(config, steps):
+def on_one_device(**options):
+  """The programs of a tiny run; to compile for eight devices takes longer."""
+  config = runs.tiny(**options)
+  return {program_lib.signature(config): program_lib.Program(
+      config, jax.devices()[:1])}
+
+
+def after(steps, **options):
   """(state, metrics of each step) of a run on one device."""
-  program = program_lib.Program(config, jax.devices()[:1])
+  config = runs.tiny(**options)
+  program, = on_one_device(**options).values()
   run = program.run_arguments(config)
   state, found = program.init(run), []
   batches = data.train_batches(config, program.batch_sharding)
@@ -31,8 +39,8 @@ def after(config, steps):
 def test_accumulated_gradients_equal_the_big_batch():
   options = dict(optimizer__clip=0.05, optimizer__groups=GROUPS,
                  model__encoder__depth=2)
-  whole, one = after(runs.tiny(**options), 3)
-  parts, two = after(runs.tiny(optimizer__accumulate=4, **options), 3)
+  whole, one = after(3, **options)
+  parts, two = after(3, optimizer__accumulate=4, **options)
   for a, b in zip(one, two, strict=True):
     assert a['loss'] == pytest.approx(b['loss'], rel=1e-6)
     assert a['gradient_norm'] == pytest.approx(b['gradient_norm'], rel=1e-5)
@@ -44,16 +52,26 @@ def test_accumulated_gradients_equal_the_big_batch():
       np.testing.assert_allclose(a, b, atol=3e-5)
 
 
-def test_an_update_with_an_infinite_gradient_changes_nothing():
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A run of two steps: its workdir, and the programs compiled for it."""
+  workdir, programs = tmp_path_factory.mktemp('trained'), on_one_device()
+  trainer.train(runs.tiny(total_steps=2), workdir, programs=programs)
+  return workdir, programs
+
+
+def test_an_update_with_an_infinite_gradient_changes_nothing(trained):
   config = runs.tiny()
-  program = program_lib.Program(config, jax.devices()[:1])
+  program, = trained[1].values()
   run = program.run_arguments(config)
   state = program.init(run)
   before = jax.device_get(state)
   batches = data.train_batches(config, program.batch_sharding)
   batch = dict(next(batches))
   batches.close()
-  batch['image'] = batch['image'].at[0].set(3e38)  # Its square overflows.
+  image = np.array(batch['image'])
+  image[0] = 3e38  # Its square overflows.
+  batch['image'] = jax.device_put(image, batch['image'].sharding)
   step = program.compile_step(batch, run)
   state, metrics = step(state, batch, program.frozen, run)
   assert int(metrics['committed']) == 0
@@ -62,27 +80,26 @@ def test_an_update_with_an_infinite_gradient_changes_nothing():
     np.testing.assert_array_equal(a, b)
 
 
-def test_a_shared_program_gives_what_its_own_would(tmp_path):
+def test_a_shared_program_gives_what_its_own_would(trained, tmp_path):
   other = dict(seed=3, total_steps=4, optimizer__learning_rate=2e-3)
-  programs = {}
-  trainer.train(runs.tiny(total_steps=2), tmp_path / 'first',
-                programs=programs)
+  programs = trained[1]
   trainer.train(runs.tiny(**other), tmp_path / 'shared', programs=programs)
   assert len(programs) == 1
-  trainer.train(runs.tiny(**other), tmp_path / 'own')
+  trainer.train(runs.tiny(**other), tmp_path / 'own',
+                programs=on_one_device())
   runs.assert_same(tmp_path / 'shared', tmp_path / 'own')
 
 
-def test_a_start_from_another_run_takes_its_values_exactly(tmp_path):
-  trainer.train(runs.tiny(total_steps=2), tmp_path)
-  config = runs.tiny(seed=5, init_from=str(tmp_path),
+def test_a_start_from_another_run_takes_its_values_exactly(trained):
+  workdir, programs = trained
+  config = runs.tiny(seed=5, init_from=str(workdir),
                      init_subtree='autoencoder/encoder')
-  program = program_lib.Program(config)
+  program, = programs.values()
   fresh = program.init(program.run_arguments(config))
   fresh_decoder = jax.device_get(fresh.params['autoencoder']['decoder'])
   state, origin = starting.from_run(fresh, config, print)
-  assert origin['step'] == 2 and origin['workdir'] == str(tmp_path)
-  stored = runs.leaves(tmp_path)
+  assert origin['step'] == 2 and origin['workdir'] == str(workdir)
+  stored = runs.leaves(workdir)
   for path, leaf in jax.tree_util.tree_leaves_with_path(
       state.params['autoencoder']['encoder']):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
