@@ -90,7 +90,7 @@ def test_numbers_are_those_of_the_restored_model_computed_in_numpy(
                              rtol=1e-3)
 
 
-@pytest.mark.parametrize('size, devices', [(7, 8), (64, 1)])
+@pytest.mark.parametrize('size, devices', [(1, 1), (7, 8), (64, 1)])
 def test_equal_for_any_batch_size_and_number_of_devices(
     place, result, size, devices):
   other = measure(place, f'b{size}x{devices}', devices, batch_size=size)
