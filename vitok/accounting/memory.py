@@ -14,12 +14,13 @@ XLA's temporary memory on CPU in float32. An accelerator's scheduler may do
 better or worse by the working set.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vitok import sizes
 from vitok.accounting import parameters as parameters_lib
 from vitok.accounting import sharding as sharding_lib
-from vitok.accounting.parameters import Spec
+from vitok.accounting.parameters import Parameter, Spec
 
 BYTES = {'float32': 4, 'bfloat16': 2}
 
@@ -44,22 +45,39 @@ def memory(spec: Spec, *, batch: int = 1, remat: str = 'none',
     differentiated, before they join the stack), 'optimizer', 'ema',
     'activations', 'gathered' (one block's parameters, under FSDP), 'total'.
   """
+  return of_parts(
+      parameters_lib.parameters(spec),
+      {f'{part}/blocks/': tower.depth for part, tower in spec.towers.items()},
+      lambda tensor: activations(spec, remat, dtype, attention, tensor),
+      batch=batch, dtype=dtype, ema=ema, mesh=mesh, sharding=sharding)
+
+
+def of_parts(made: Sequence[Parameter], depths: Mapping[str, int],
+             activations: Callable[[int], int], *, batch: int, dtype: str,
+             ema: bool, mesh: dict[str, int] | None, sharding: Any
+             ) -> dict[str, int]:
+  """As `memory`, of any network that is made of stacks of blocks.
+
+  Args:
+    made: all parameters.
+    depths: {start of a stack's paths: its blocks}.
+    activations: size of `tensor` -> bytes of one example.
+    batch, dtype, ema, mesh, sharding: as for `memory`.
+  """
   mesh = mesh or dict.fromkeys(sharding_lib.AXES, 1)
-  made = parameters_lib.parameters(spec)
   held = 4 * parameters_lib.per_device(made, mesh, sharding)
   local = -(-batch // (mesh['replica'] * mesh['fsdp']))
   block = max(
       parameters_lib.per_device(
-          [p for p in made if p.path.startswith(f'{part}/blocks/')],
-          dict(mesh, fsdp=1), sharding) // tower.depth
-      for part, tower in spec.towers.items())
+          [p for p in made if p.path.startswith(start)],
+          dict(mesh, fsdp=1), sharding) // depth
+      for start, depth in depths.items())
   parts = {
       'parameters': held,
       'gradients': held + 4 * block,
       'optimizer': 2 * held,
       'ema': held if ema else 0,
-      'activations': local * activations(
-          spec, remat, dtype, attention, mesh['tensor']),
+      'activations': local * activations(mesh['tensor']),
       'gathered': BYTES[dtype] * block if mesh['fsdp'] > 1 else 0,
   }
   return parts | {'total': sum(parts.values())}

@@ -15,7 +15,7 @@ from absl import logging
 from etils import epath
 
 from vitok import errors
-from vitok.interop import manifest
+from vitok.interop import manifest, weights
 
 DIRECTORY = 'checkpoints'
 JOURNAL = 'UNFINISHED.json'
@@ -63,7 +63,7 @@ def restore_params(path: epath.PathLike, subtree: str = '',
     paths = {name.split('/', 1)[1].rsplit('/', 1)[0] for name in stored}
     raise errors.InputError('subtree', subtree, f'is not in {path}',
                             errors.nearest(subtree, sorted(paths)))
-  tree = read(path, _unflat(wanted), numpy=True)
+  tree = read(path, weights.nest(wanted), numpy=True)
   for part in prefix.split('/'):
     tree = tree[part]
   return tree, read_meta(path), step
@@ -183,15 +183,4 @@ def flat(tree):
 
 def nested(tree):
   """Plain nested dicts, whatever the containers of `tree` are."""
-  return _unflat(flat(tree))
-
-
-def _unflat(leaves):
-  nested = {}
-  for name, leaf in leaves.items():
-    *parents, last = name.split('/')
-    node = nested
-    for parent in parents:
-      node = node.setdefault(parent, {})
-    node[last] = leaf
-  return nested
+  return weights.nest(flat(tree))

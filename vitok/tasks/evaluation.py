@@ -108,12 +108,7 @@ class Reconstruction:
       metric_files.write_evaluation(folder, step, rows)
       files.write_text(folder / 'protocol.json', measured.to_json())
     yield from (results | found).items()
-    yield 'protocol', measured.of('psnr').id
-    for name in measured.numbers:
-      yield f'{name}_protocol', measured.of(name).id
-    for name, why in absent.items():
-      logging.warning('step %d: %s is ABSENT: %s', step, name, why)
-      yield f'{name}_absent', why
+    yield from feature_numbers.told(step, measured, absent)
     if coded:
       try:
         bits = latent.coded_bits(

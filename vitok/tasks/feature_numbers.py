@@ -6,7 +6,7 @@ originals' features are cached by protocol (`metrics.reference`).
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -126,6 +126,18 @@ def measure(config: Any, names: Sequence[str], batches: Any,
       definitions[name] = dataclasses.replace(
           definitions[name], count=len(columns['index']), data=fingerprint)
   return values, definitions, absent
+
+
+def told(step: int, measured: protocol.Protocol, absent: Mapping[str, str]
+         ) -> Iterator[tuple[str, str]]:
+  """What an evaluation yields beside its numbers: the id of each one's
+  protocol, and why a number is absent, which is logged as well."""
+  yield 'protocol', measured.of('psnr').id
+  for name in measured.numbers:
+    yield f'{name}_protocol', measured.of(name).id
+  for name, why in absent.items():
+    logging.warning('step %d: %s is ABSENT: %s', step, name, why)
+    yield f'{name}_absent', why
 
 
 class Originals:

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from etils import epath
 
 from vitok import data, files
@@ -129,12 +128,7 @@ class Samples:
         metric_files.write_png(folder / name, metric_files.samples(images))
       files.write_text(folder / 'protocol.json', measured.to_json())
     yield from results.items()
-    yield 'protocol', measured.of('psnr').id
-    for name in measured.numbers:
-      yield f'{name}_protocol', measured.of(name).id
-    for name, why in absent.items():
-      logging.warning('step %d: %s is ABSENT: %s', step, name, why)
-      yield f'{name}_absent', why
+    yield from feature_numbers.told(step, measured, absent)
 
   def samples(self, functions: Mapping[str, Callable], scale: float,
               count: int) -> Iterator[np.ndarray]:

@@ -319,7 +319,7 @@ class _Run:
       self.state = self._start()
       return
     self.state, meta, self.step = restored
-    if self.batches is None:  # Not in this session.
+    if self.batches is None:  # A start; a rewind has its clock.
       self.clock.resume(meta['seconds'])
     self.made, self.origin = meta['made'] or None, meta['origin']
     self.rewinds = meta.get('rewinds', [])
