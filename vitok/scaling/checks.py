@@ -131,7 +131,7 @@ def convergence(claim: Claim, data: fits.Data) -> Check:
   long = data.keep(chosen)
   y_U = np.array([short.y_U.mean() for short, use in zip(
       law_of, chosen, strict=True) if use])
-  trained = f'{len(y_U)} units were trained {numbers["ratio"]}x as long'
+  trained = f'units trained {numbers["ratio"]}x as long: {len(y_U)}'
   if not _covers(claim, law, [np.log2(x_of(claim, row)) for row in long.rows]):
     return Check('convergence', False,
                  f'{trained}; too few to see whether the law still moves')
@@ -184,8 +184,8 @@ def rates(claim: Claim, rows: Sequence[dict], data: fits.Data) -> Check:
     met = _covers(claim, law, [
         np.log2(x_of(claim, law.where(configuration=label).rows[0]))
         for label in tuned])
-  detail = (f'{len(tuned)} configurations with {needed} rates or more have '
-            f'their best one inside, to {tie:g}')
+  detail = (f'configurations with {needed} rates or more and the best one '
+            f'inside, to {tie:g}: {len(tuned)}')
   if edges:
     detail += f'; at the edge for {", ".join(edges)}'
   return Check('rates', met and not edges, detail)

@@ -57,7 +57,7 @@ class Samples:
     used = feature_numbers.networks_of(self._numbers)
     self.weights = feature_numbers.weights_of(used)
     self.functions = {
-        'losses': self._losses,
+        'losses': self._losses, 'rows': _rows,
         'guided': functools.partial(self._sample, True),
         'unguided': functools.partial(self._sample, False)}
     for network in used:
@@ -75,8 +75,7 @@ class Samples:
                             jnp.full(label_B.shape, time))
     losses = jax.lax.map(at, jnp.asarray(TIMES))
     columns = {f'loss@{time}': losses[i] for i, time in enumerate(TIMES)}
-    return columns | {'loss': losses.mean(0)}, {
-        name: batch[name] for name in _ROW}
+    return columns | {'loss': losses.mean(0)}, _rows(None, None, batch, key)
 
   def _sample(self, guides, state, frozen, batch, key):
     """uint8 (B, T, H, W, 3) of the samples 'number' of 'label'.
@@ -97,12 +96,13 @@ class Samples:
     for batch in batches:
       rows.add(*functions['losses'](batch))
     results, definitions = rows.summary(), {}
+    measures = due and jax.process_index() == 0  # It has the originals.
     count, absent = results['count'], dict(self._absent) if due else {}
     real, ids = self._originals(functions, batches) if due else ({}, {})
     pictures = {}
     for scale in config.generation.guidance:
       pictures[scale], made = self._made(functions, scale, due)
-      for name, network in self._numbers.items() if due else ():
+      for name, network in self._numbers.items() if measures else ():
         try:
           found = distributions.measure_samples(name, made[network],
                                                 real.get(network))
@@ -166,7 +166,9 @@ class Samples:
         name: np.concatenate(parts)[:count] for name, parts in found.items()}
 
   def _originals(self, functions, batches):
-    """The reference's features by network, (M, T, D), and protocol ids."""
+    """The reference's features by network, (M, T, D), on the first process,
+    and protocol ids."""
+    first = jax.process_index() == 0
     config = feature_numbers.examples(self._config)
     found, ids = {}, {}
     for network in dict.fromkeys(
@@ -177,10 +179,13 @@ class Samples:
           config, network, chosen.count, data.fingerprint(config, 'evaluation'))
       rows = table.Table()
       for batch in () if cache.hit else chosen:
-        values = functions[network](batch)
-        rows.add({network + feature_numbers.ORIGINALS: values},
-                 {name: np.asarray(batch[name]) for name in _ROW})
-      found[network] = cache.complete({} if cache.hit else rows.columns())
+        columns = {network + feature_numbers.ORIGINALS: functions[network](
+            batch)}
+        row = functions['rows'](batch)
+        if first:
+          rows.add(columns, row)
+      if first:
+        found[network] = cache.complete({} if cache.hit else rows.columns())
       ids[network] = cache.protocol.id
     return found, ids
 
@@ -190,6 +195,12 @@ class Samples:
     labels = tuple(self._config.generation.labels) or (
         f'0..{classes - 1}' if classes else 'none')
     return f'samples of labels {labels} in turn'
+
+
+def _rows(state, frozen, batch, key):
+  # A process cannot read all rows of its batch; what a function returns it can.
+  del state, frozen, key
+  return {name: batch[name] for name in _ROW}
 
 
 def parameters(state: base.State) -> Any:
