@@ -13,7 +13,7 @@ import tempfile
 # start inherit the choice.
 os.environ['XLA_FLAGS'] = ' '.join((
     os.environ.get('XLA_FLAGS', ''), '--xla_backend_optimization_level=0'))
-# By default what compiles in less than a second is not kept: most programs here.
+# By default what compiles within a second is not kept: most programs here.
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0')
 
 import jax  # noqa: E402

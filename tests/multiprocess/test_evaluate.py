@@ -38,8 +38,8 @@ def place(tmp_path_factory):
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(tokenizer, 'EXAMPLES', 64)
     stand_ins.install(patch, folder / 'weights')
-    tiny_run.make(folder / 'tokenizer', data__crop='center', data__resolution=32,
-                  data__flip=False)
+    tiny_run.make(folder / 'tokenizer', data__crop='center',
+                  data__resolution=32, data__flip=False)
     files.write_text(folder / 'tokenizer' / trainer.DONE, '{}')
     tiny_run.train(config_lib.override(runs.tiny(
         tokenizer__workdir=str(folder / 'tokenizer')), TINY_DIT | {
