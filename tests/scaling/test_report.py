@@ -286,6 +286,15 @@ def test_null_models_are_levels_over_the_size_of_a_tower(tmp_path):
       assert main.get_ylabel() == 'MSE of pixels in [0, 1]'
 
 
+def test_the_law_of_e_has_pixels_per_float_on_top(tmp_path):
+  synthetic.write(tmp_path, synthetic.grid(law), [synthetic.LAW])
+  found = analysis.analyse(tmp_path, count=50)
+  main = figures.law(found, 'code_floats').axes[0]
+  (top,) = main.child_axes
+  shown = {float(tick.get_text()) for tick in top.get_xticklabels()}
+  assert shown == {3 * 32**2 / row['code_floats'] for row in found.rows}
+
+
 def test_the_caption_says_what_the_band_leaves_out(finished):
   assert 'lack of fit is not in it' in finished[1]
 

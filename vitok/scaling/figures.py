@@ -72,6 +72,8 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
   _no_effect(main, analysis, fitted, y)
   style.size_axis(strip, x, [row[x] for row in data.rows])
   main.tick_params(labelbottom=False)
+  if x == _CODE:
+    _pixels_per_float(main, data.rows)
   main.set_ylabel(RESPONSES[y].name)
   main.set_title(f'This sweep: {_shown(analysis)}')
   if RESPONSES[y].log2:
@@ -81,6 +83,19 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
     _paper(figure.add_subplot(grid[:, 1]), paper)
   figure.legend(handles, labels, loc='outside lower left', ncols=3)
   return figure
+
+
+def _pixels_per_float(axes, rows):
+  """The other way to say E, where all units code as many numbers."""
+  numbers = {round(row[_CODE] * row['pixels_per_float']) for row in rows}
+  if len(numbers) == 1:
+    other = lambda size, total=numbers.pop(): total / np.maximum(size, 1e-9)
+    top = axes.secondary_xaxis('top', functions=(other, other))
+    ticks = sorted({row['pixels_per_float'] for row in rows})
+    top.set_xticks(ticks, [style.si(tick) for tick in ticks])
+    top.minorticks_off()
+    top.set_xlabel('pixel values per float')
+    top.spines['top'].set_visible(False)
 
 
 def _shown(analysis):
