@@ -56,7 +56,8 @@ def test_one_run_is_the_same_in_every_figure():
 
 
 @pytest.mark.parametrize('x', ['code_floats', 'encoder_parameters',
-                               'decoder_parameters', 'together'])
+                               'decoder_parameters', 'together', 'calm',
+                               'indifference', 'latent'])
 @pytest.mark.parametrize('y', sorted(RESPONSES))
 @pytest.mark.parametrize('video', [False, True])
 def test_panels_are_whole_and_name_their_source(x, y, video):
@@ -74,3 +75,22 @@ def test_a_measure_that_the_paper_lacks_is_named_as_the_papers_own():
   assert published.panel('code_floats', 'gkid').y == 'gFID'
   assert published.panel('code_floats', 'psnr').y == 'PSNR (dB), pooled'
   assert published.panel('patch', 'psnr') is None
+
+
+def test_images_stand_beside_video_by_pixels_per_float():
+  panel = published.panel('code_floats', 'psnr', video=True)
+  assert panel.x == 'pixels_per_float'
+  # Figures 2 and 11: 256 tokens of 16 floats, of an image and of 16 frames.
+  assert (48, 26.12) in panel.points['p 16, 256 px']
+  assert (192, 26.6) in panel.points['p 16, Kinetics']
+
+
+def test_weights_of_the_adversary_are_counted_from_the_largest():
+  panel = published.panel('calm', 'psnr')
+  assert sorted(panel.points['S-B/16']) == [(1, 25.00), (2, 25.07), (4, 26.15)]
+
+
+def test_patches_stand_beside_latents_of_their_size():
+  panel = published.panel('latent', 'psnr')
+  assert panel.points['E 4096'] == [(1, 26.2), (2, 26.8)]
+  assert published.panel('latent', 'ssim') is None

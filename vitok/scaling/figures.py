@@ -94,7 +94,7 @@ def _pixels_per_float(axes, rows):
     ticks = sorted({row['pixels_per_float'] for row in rows})
     top.set_xticks(ticks, [style.si(tick) for tick in ticks])
     top.minorticks_off()
-    top.set_xlabel('pixel values per float')
+    top.set_xlabel(style.name('pixels_per_float'))
     top.spines['top'].set_visible(False)
 
 
@@ -298,6 +298,8 @@ def _paper(axes: Axes, paper: published.Panel):
                   'white', PALE, GREY)[number % 3], label=label)
   style.size_axis(axes, paper.x, [
       point[0] for points in paper.points.values() for point in points])
+  if paper.x == 'pixels_per_float':
+    axes.invert_xaxis()  # As E beside it, which grows to the right.
   axes.set_ylabel(paper.y)
   if paper.log:
     axes.set_yscale('log')

@@ -167,14 +167,26 @@ _NAMES = {'psnr': 'PSNR (dB), pooled', 'ssim': 'SSIM', 'rfid': 'rFID',
           'rfvd': 'rFVD', 'gfid': 'gFID'}
 
 
+# Columns of `experiments/loss_tradeoff.py` that count the paper's own steps:
+# halvings of the weight of LPIPS and of the adversary's, the most first.
+_STEPS = {
+    'indifference': (LOSSES, 'loss', {
+        'L2 + LPIPS': 1, 'L2 + 0.5 LPIPS': 2, 'L2': 4}),
+    'calm': (STAGE2, 'run', {
+        'D-lr 1e-5, w .1': 1, 'D-lr 1e-5, w .05': 2, 'no GAN': 4}),
+}
+
+
 def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
   """The paper's points for a figure of y over x.
 
   Args:
     x: 'code_floats', 'encoder_parameters', 'decoder_parameters', 'together'
-      (frames) or 'pixels_per_float'.
+      (frames), 'indifference' or 'calm' (see `_STEPS`), 'latent' (1: patches,
+      2: latent tokens).
     y: a response of ours.
-    video: whether ours is of clips.
+    video: whether ours is of clips, beside which the paper's images stand by
+      pixel values per float.
 
   Returns:
     None where the paper has no such figure.
@@ -182,19 +194,24 @@ def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
   measure = _MEASURES.get(y)
   if measure is None:
     return None
-  if x == 'pixels_per_float':
-    tables = (CODE,) + ((VIDEO,) if video else ())
-    return _panel(tables, measure, x, lambda table, row: (
-        row['patch'], (16 if table is VIDEO else 1) * 3 * 256**2
-        / row['code_floats']))
+  if x == 'code_floats' and video and measure != 'gfid':
+    return _panel(
+        (CODE, VIDEO, VIDEO_UCF), measure, 'pixels_per_float',
+        lambda table, row: (row['patch'], 3 * 256**2 / row['code_floats'] * (
+            1 if table is CODE else 16)))
   if x == 'code_floats':
-    tables = ((GENERATION,) if measure == 'gfid' else
-              (VIDEO, VIDEO_UCF) if video else (CODE, CODE_512))
+    tables = (GENERATION,) if measure == 'gfid' else (CODE, CODE_512)
     return _panel(tables, measure, x, lambda table, row: (
         row['patch'], row['code_floats']))
   if x == 'together':
     return _panel((LENGTH,), measure, x, lambda table, row: (
         None, row['together']))
+  if x in _STEPS:
+    table, name, steps = _STEPS[x]
+    return _panel((table,), measure, x, lambda table, row: (
+        'S-B/16', steps.get(row[name])))
+  if x == 'latent':
+    return _latent(measure)
   sides = ('encoder_parameters', 'decoder_parameters')
   if x not in sides:
     return None
@@ -204,8 +221,19 @@ def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
       f'{held} {row[held]}', TOWER_PARAMETERS[row[varied]]))
 
 
+def _latent(measure: str) -> Panel | None:
+  if measure not in ('psnr', 'rfid'):
+    return None
+  pairs = zip(LATENT.column('code_floats'), LATENT.column(f'{measure}_simple'),
+              LATENT.column(f'{measure}_latent'), strict=True)
+  return Panel(LATENT.source, 'latent', _NAMES[measure], measure == 'rfid',
+               {f'E {floats}': [(1, simple), (2, latent)]
+                for floats, simple, latent in pairs})
+
+
 def _panel(tables: Iterable[Table], measure: str, x: str, place):
-  """Points of tables by series; `place` gives a row's series and its x."""
+  """Points of tables by series; `place` gives a row's series and its x, None
+  if the row is none of them."""
   points, sources = {}, []
   for table in tables:
     if measure not in table.columns:
@@ -214,6 +242,8 @@ def _panel(tables: Iterable[Table], measure: str, x: str, place):
     for row in (dict(zip(table.columns, values, strict=True))
                 for values in table.rows):
       series, size = place(table, row)
+      if size is None:
+        continue
       label = _label(series, table, tables)
       points.setdefault(label, []).append((size, row[measure]))
   if not points:

@@ -34,8 +34,10 @@ NAMES = {  # Axis labels with units.
     'code_floats': 'code size E = L·c (floats)', 'tokens': 'tokens L',
     'channels': 'channels c', 'psnr': 'PSNR (dB)', 'ssim': 'SSIM',
     'log2_mse': 'MSE of pixels in [0, 1]', 'parameters': 'parameters',
+    'pixels_per_float': 'pixel values per float',
     'encoder_parameters': 'encoder parameters',
     'decoder_parameters': 'decoder parameters', 'steps': 'training steps',
+    'together': 'frames coded together',
     'train_flops': 'training FLOPs', 'learning_rate': 'peak learning rate',
 }
 
