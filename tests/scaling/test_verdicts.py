@@ -175,16 +175,20 @@ def test_seeds_that_straddle_their_pca_are_left_out_together(tmp_path):
   assert verdict.flagged == 2
 
 
-@pytest.mark.parametrize('change, unmet', [
-    (dict(longer=None), 'convergence'), (dict(rates=()), 'rates'),
-    (dict(rates=(2, 4)), 'rates'), (dict(seeds=1), 'seeds')])
-def test_a_check_that_was_not_made_is_not_met(tmp_path, change, unmet):
+@pytest.mark.parametrize('change, unmet, word', [
+    (dict(longer=None), 'convergence', 'not testable here'),
+    (dict(rates=()), 'rates', 'not testable here'),
+    (dict(rates=(2, 4)), 'rates', 'undecided'),
+    (dict(seeds=1), 'seeds', 'undecided')])
+def test_a_check_that_was_not_made_is_not_met(tmp_path, change, unmet, word):
   if change.get('rates') == (2, 4):  # Three rates, the best at the edge.
     verdict = judge(tmp_path, sweep(line(), **change))
     assert 'at the edge' in verdict.reason
   else:
     verdict = judge(tmp_path, sweep(line(), **change))
-  assert verdict.word == 'undecided'
+  assert verdict.word == word
+  assert (f'has no units for {unmet}' in verdict.reason) == (
+      word == 'not testable here')
   assert [c.name for c in verdict.checks
           if not c.met and c.name in verdict.claim.requires] == [unmet]
 

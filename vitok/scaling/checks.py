@@ -18,10 +18,18 @@ from vitok.scaling.responses import RESPONSES
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """One condition: its name in `Claim.requires`, if met, and the numbers."""
+  """One condition: its name in `Claim.requires`, if met, and the numbers.
+
+  `designed` tells whether the sweep has units for it, finished or not.
+  """
   name: str
   met: bool
   detail: str
+  designed: bool = True
+
+
+# Of which role the units are that a check needs beside the law's.
+_NEEDS = {'convergence': 'longer', 'rates': 'rate'}
 
 
 def about(claim: Claim, rows: Sequence[dict], *roles: str) -> list[dict]:
@@ -82,9 +90,11 @@ def run_all(claim: Claim, rows: Sequence[dict],
     data: finished units of every role that the claim is about.
   """
   used = fitted(claim, data)
-  return (complete(claim, rows), convergence(claim, data),
-          rates(claim, rows, data), seeds(claim, used), null(claim, rows),
-          width(claim, rows), price(claim, rows))
+  found = (complete(claim, rows), convergence(claim, data),
+           rates(claim, rows, data), seeds(claim, used), null(claim, rows),
+           width(claim, rows), price(claim, rows))
+  return tuple(dataclasses.replace(check, designed=check.met or bool(about(
+      claim, rows, _NEEDS.get(check.name, 'law')))) for check in found)
 
 
 def complete(claim: Claim, rows: Sequence[dict]) -> Check:

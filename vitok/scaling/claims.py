@@ -78,11 +78,12 @@ Example:
 
 Verdicts, in the order they are tried: *undecided* (units are missing), *not
 testable here* (too few independent images, too many units below their PCA, too
-few distinct x, terms that do not vary apart), *undecided* (another required
-check is not met), and then by the interval of the statistic: *holds* (inside
-the claimed region), *does not hold* (outside), *undecided* (on both sides).
-'predicts' fails only where the interval of one held-out value alone lies
-outside (Bonferroni: among many, noise pushes the largest error up).
+few distinct x, terms that do not vary apart, no unit at all for a required
+check), *undecided* (another required check is not met), and then by the
+interval of the statistic: *holds* (inside the claimed region), *does not hold*
+(outside), *undecided* (on both sides). 'predicts' fails only where the interval
+of one held-out value alone lies outside (Bonferroni: among many, noise pushes
+the largest error up).
 
 A unit that failed, or whose evaluation is not finite, enters no fit; of role
 'rate' it counts as the worst rate. Units that differ in their seed alone are

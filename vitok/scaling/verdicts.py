@@ -159,6 +159,9 @@ def _decide(claim, rows, found, law, flagged, obstacle, low, high, ends):
   if obstacle:
     left = f' once {flagged} units below their PCA are left out' * bool(flagged)
     return UNTESTABLE, f'Refused{left}: {obstacle}.'
+  if left := [check for check in unmet if not check.designed]:
+    return UNTESTABLE, 'This preset has no units for ' + ' and '.join(
+        check.name for check in left) + '.'
   if unmet:
     return UNDECIDED, 'Not met: ' + '; '.join(
         f'{check.name} ({check.detail})' for check in unmet) + '.'
