@@ -26,7 +26,7 @@ def _stage2(*changes, words):
   return _case(
       'task=adversarial',
       "optimizer.groups=({'match': '(enc|bott).*', 'frozen': True},)",
-      *changes, words=words)
+      'init_from={dir}/run', *changes, words=words)
 
 
 def _dit(*changes, words):
@@ -325,6 +325,7 @@ CASES = {
               words=['init_from', 'no checkpoint']),
         _case('init_from={dir}/run', 'init_subtree=autoencoder/encodr',
               words=['init_subtree', 'encodr', 'autoencoder/encoder']),
+        _stage2('init_from=', words=['init_from', 'stage 1', 'trained']),
         _case('init_subtree=autoencoder/encoder',
               words=['init_subtree', 'autoencoder/encoder', 'init_from']),
     ],

@@ -122,6 +122,7 @@ def check(config, part='all'):
     if config.init_subtree and not config.init_from:
       raise errors.InputError('config.init_subtree', config.init_subtree,
                               'is a part of config.init_from, which is empty')
+    _check_source(config)
   usual = config_lib.flatten(config_lib.default())
   _check_adversarial(config, leaves, usual)
   if any(leaves[key] != usual[key] for key in _OF_STATE):
@@ -205,6 +206,14 @@ def _check_adversarial(config, leaves, usual):
     if key.startswith('adversarial.') and value != usual[key]:
       raise errors.InputError(f'config.{key}', value, 'is read by the task '
                               f'adversarial, not by {config.task}', usual[key])
+
+
+def _check_source(config):
+  if (config.task == 'adversarial' and config.adversarial.trained == 'decoder'
+      and not config.init_from):
+    raise errors.InputError(
+        'config.init_from', '', 'names no run of stage 1: an encoder of random '
+        'values would stay as it is', "config.adversarial.trained='all'")
 
 
 def _check_state(config, task):

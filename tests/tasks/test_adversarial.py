@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests import runs, tiny_run
-from vitok import errors
+from vitok import errors, validation
 from vitok.tasks import adversarial
-from vitok.training import preemption, trainer
+from vitok.training import preemption, starting, trainer
 from vitok.training import program as program_lib
 from vitok.training import step as step_lib
 
@@ -263,6 +263,29 @@ def test_cost_tells_the_discriminator_and_spares_the_frozen_encoder():
       x.size for x in jax.tree.leaves(run.state.params['discriminator']))
   assert told['train_step'] == 16 * told['macs'] > 0
   assert not control['losses'] and not control['memory']['losses']
+
+
+def test_without_a_source_only_an_evaluation_is_accepted(tmp_path):
+  with pytest.raises(errors.InputError, match="init_from=''.*trained='all'"):
+    validation.check(tiny())
+  validation.check(tiny(), 'evaluation')
+  validation.check(tiny({'optimizer__groups': ()}, trained='all'))
+  validation.check(tiny({'init_from': '@after'}))
+
+
+@pytest.mark.parametrize('source, subtree, message', [
+    ({}, 'autoencoder/encoder', 'init_subtree.*bottleneck.*autoencoder$'),
+    ({'model__encoder__depth': 2}, '', 'init_from.*encoder/blocks.*for'),
+])
+def test_a_frozen_part_that_is_not_taken_whole_is_refused(
+    tmp_path, source, subtree, message):
+  tiny_run.make(tmp_path, **source)
+  run = Run()
+  config = tiny({'init_from': str(tmp_path), 'init_subtree': subtree})
+  with pytest.raises(errors.InputError, match=message):
+    starting.from_run(run.state, config, print)
+  config.adversarial.trained = 'all'
+  starting.from_run(run.state, config, print)
 
 
 @pytest.mark.parametrize('changes, opts, message', [

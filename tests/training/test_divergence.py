@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests import runs
+from tests import runs, tiny_run
 from vitok import data, errors, validation
 from vitok.interop import saved
 from vitok.training import divergence, program, trainer
@@ -31,6 +31,12 @@ def train(workdir, said=None, **changes):
   if name not in PROGRAMS:
     PROGRAMS[name] = program.Program(config, jax.devices()[:1])
   return trainer.train(config, workdir, programs=PROGRAMS, say=said.append)
+
+
+def stage1(folder):
+  """What a run of stage 2 starts from: a run that was never trained."""
+  tiny_run.make(folder / 'stage1')
+  return {'init_from': str(folder / 'stage1')}
 
 
 @pytest.fixture(scope='module')
@@ -176,7 +182,7 @@ def test_a_record_that_cannot_be_read(
 
 def test_a_gan_that_blows_up_stops_or_goes_back(tmp_path):
   """A discriminator's rate of 1 makes finite losses without end."""
-  blown = GAN | {'logging__every': 1, 'divergence__metric': LOSS,
+  blown = stage1(tmp_path) | GAN | {'logging__every': 1, 'divergence__metric': LOSS,
                  'divergence__above': 10.0, 'divergence__patience': 2}
   with pytest.raises(divergence.DivergedError,
                      match=f'{LOSS} is above 10 for 2 readings'):
@@ -198,7 +204,7 @@ def test_an_error_names_what_is_not_finite_of_several_players(
   Faults(monkeypatch, step=1, times=9)
   with pytest.raises(divergence.NonFiniteError,
                      match='autoencoder/loss nan.*and [0-9]+ more'):
-    train(tmp_path, **GAN | {'total_steps': 2})
+    train(tmp_path / 'run', **stage1(tmp_path) | GAN | {'total_steps': 2})
 
 
 @pytest.mark.parametrize('changes, message', [

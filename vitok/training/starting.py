@@ -7,7 +7,7 @@ import jax
 
 from vitok import errors
 from vitok.interop import saved
-from vitok.tasks import base
+from vitok.tasks import adversarial, base
 
 
 def from_run(state: base.State, config: Any, say: Callable[[str], None]
@@ -27,7 +27,8 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
     The state, and where it came from: {'workdir', 'subtree', 'step', 'taken'}.
 
   Raises:
-    errors.InputError: there is no such checkpoint, or nothing matches.
+    errors.InputError: there is no such checkpoint, nothing matches, or what
+      stage 2 does not train was not taken as a whole.
   """
   source, subtree = config.init_from, config.init_subtree
   try:
@@ -58,7 +59,9 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
         'config.init_from', source,
         f'none of its {len(stored)} parameters fits the model'
         + (f': {min(other_shape)}' if other_shape else ''))
-  wanted = {name for name in saved.flat(state.params)
+  names = saved.flat(state.params)
+  _check_frozen(config, sorted(set(names) - taken), other_shape)
+  wanted = {name for name in names
             if f'{name}/'.startswith(f'{subtree}/' if subtree else '')}
   fresh, unused = sorted(wanted - taken), sorted(set(stored) - taken)
   say(f'init_from {source}, step {step}: {len(taken)} of {len(wanted)} '
@@ -68,3 +71,25 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
   return state.replace(params=params, ema=ema), {
       'workdir': source, 'subtree': subtree, 'step': step,
       'taken': len(taken)}
+
+
+def _check_frozen(config, fresh, other_shape):
+  """Refuses to leave random what no update will change.
+
+  Args:
+    config: of the run.
+    fresh: names of the parameters that were not taken.
+    other_shape: which of them, in words, the source has in another shape.
+  """
+  if config.task != 'adversarial' or config.adversarial.trained != 'decoder':
+    return
+  frozen = tuple(f'{base.AUTOENCODER}/{part}/' for part in adversarial.FROZEN)
+  lost = [name for name in fresh if name.startswith(frozen)]
+  if lost:
+    key = 'init_subtree' if config.init_subtree else 'init_from'
+    odd = [words for words in sorted(other_shape) if words.startswith(frozen)]
+    raise errors.InputError(
+        f'config.{key}', config[key],
+        f'lacks {len(lost)} parameters that stage 2 leaves as they are: '
+        f'{", ".join((odd or lost)[:3])}',
+        base.AUTOENCODER if config.init_subtree else None)
