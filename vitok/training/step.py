@@ -106,8 +106,9 @@ def make(task: base.Task, config) -> Callable[..., tuple[base.State, dict]]:
       params[name] = _where(plays, new_params, state.params[name])
       opt[name] = _where(plays, new_opt, state.opt[name])
       if player.ema_decay:
+        # Exact where they are equal, as a frozen parameter and its average.
         ema[name] = jax.tree.map(
-            lambda old, new, d=player.ema_decay: d * old + (1 - d) * new,
+            lambda old, new, d=player.ema_decay: old + (1 - d) * (new - old),
             state.ema[name], params[name])
     new = base.State(step=state.step + 1, params=params, opt=opt, ema=ema,
                      stats=stats)
