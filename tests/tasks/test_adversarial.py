@@ -87,6 +87,11 @@ def test_two_steps_move_decoder_and_discriminator_but_not_the_encoder():
     parts = moved(before['autoencoder'][name], after['autoencoder'][name])
     assert not any(parts) if frozen else all(parts)
   assert np.mean(moved(before['discriminator'], after['discriminator'])) > 0.9
+  # Of what does not move, the average is the value itself.
+  average = run.values('ema')['autoencoder']
+  for name in adversarial.FROZEN:
+    jax.tree.map(np.testing.assert_array_equal, average[name],
+                 after['autoencoder'][name])
   assert [m['committed'] for m in made] == [1, 2]
   assert np.isfinite([list(m.values()) for m in made]).all()
   # Off in the first update; then half of the ramp is behind it.
@@ -213,11 +218,12 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, monkeypatch):
                '/latent/variance', '/autoencoder/decoder'):
     assert name in saved
   first, last = (runs.leaves(tmp_path / name) for name in ('stage1', 'whole'))
-  for name in first:  # Parameters of stage 1 that are as they were.
+  for name in first:  # What stage 1 is evaluated with, as it was.
     field, _, part, *_ = name.split('/')
-    if field == 'params':
-      same = (first[name] == last[name]).all()
-      assert same == (part in adversarial.FROZEN), name
+    if field == 'ema':
+      for now in (name, name.replace('ema/', 'params/')):
+        same = (first[name] == last[now]).all()
+        assert same == (part in adversarial.FROZEN), now
 
 
 def test_a_broken_discriminator_stops_both_players():

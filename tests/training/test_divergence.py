@@ -182,8 +182,9 @@ def test_a_record_that_cannot_be_read(
 
 def test_a_gan_that_blows_up_stops_or_goes_back(tmp_path):
   """A discriminator's rate of 1 makes finite losses without end."""
-  blown = stage1(tmp_path) | GAN | {'logging__every': 1, 'divergence__metric': LOSS,
-                 'divergence__above': 10.0, 'divergence__patience': 2}
+  blown = stage1(tmp_path) | GAN | {
+      'logging__every': 1, 'divergence__metric': LOSS,
+      'divergence__above': 10.0, 'divergence__patience': 2}
   with pytest.raises(divergence.DivergedError,
                      match=f'{LOSS} is above 10 for 2 readings'):
     train(tmp_path / 'stop', **blown)

@@ -104,7 +104,7 @@ def test_a_start_from_another_run_takes_its_values_exactly(trained):
       state.params['autoencoder']['encoder']):
     name = jax.tree_util.keystr(path, simple=True, separator='/')
     np.testing.assert_array_equal(
-        leaf, stored[f'params/autoencoder/encoder/{name}'])
+        leaf, stored[f'ema/autoencoder/encoder/{name}'])
   jax.tree.map(np.testing.assert_array_equal, fresh_decoder,
                jax.device_get(state.params['autoencoder']['decoder']))
 

@@ -11,7 +11,13 @@ from jax._src import array as jax_array
 from tests import runs, tiny_run
 from vitok import data, errors
 from vitok.interop import saved
-from vitok.training import divergence, preemption, program, trainer
+from vitok.training import (
+    divergence,
+    preemption,
+    program,
+    starting,
+    trainer,
+)
 
 
 @pytest.fixture(scope='module')
@@ -209,6 +215,24 @@ def test_init_from_tells_what_fits_and_is_recorded(programs, tmp_path):
   model = json.loads((tmp_path / 'run' / 'model.json').read_text())
   assert model['origin']['workdir'] == str(source)
   assert model['origin']['step'] == 3
+  assert model['origin']['parameters'] == 'moving average'
+  assert ', moving average parameters:' in told
+
+
+def test_init_from_takes_what_the_source_is_evaluated_with(tmp_path):
+  """Its moving average; the parameters where it keeps none."""
+  for decay, field in ((0.9, 'ema'), (0.0, 'params')):
+    source = tmp_path / field
+    config = tiny_run.make(source, ema_decay=decay)
+    config.init_from = str(source)
+    built = tiny_run.compiled(config)
+    state, origin = starting.from_run(
+        built.init(built.run_arguments(config)), config, print)
+    stored = runs.leaves(source)
+    for name, value in saved.flat(state.params).items():
+      np.testing.assert_array_equal(value, stored[f'{field}/{name}'])
+    assert origin['parameters'] == (
+        'moving average' if decay else 'trained')
 
 
 def test_a_run_goes_on_without_its_source_and_from_another_folder(

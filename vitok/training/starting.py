@@ -15,7 +15,9 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
   """Replaces fresh parameters by those of `config.init_from`.
 
   A parameter is taken if path and shape agree; `say` tells what matched and
-  what did not. Moving averages start from the same values.
+  what did not. Moving averages start from the same values. Taken is the
+  source's own moving average where it keeps one: `vitok.load`, evaluations and
+  a generator's tokenizer read that one, so its codes are those that exist.
 
   Args:
     state: freshly initialised.
@@ -24,7 +26,8 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
     say: receives the account of what was taken.
 
   Returns:
-    The state, and where it came from: {'workdir', 'subtree', 'step', 'taken'}.
+    The state, and where it came from: {'workdir', 'subtree', 'step',
+    'parameters' ('moving average' or 'trained'), 'taken'}.
 
   Raises:
     errors.InputError: there is no such checkpoint, nothing matches, or what
@@ -32,14 +35,14 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
   """
   source, subtree = config.init_from, config.init_subtree
   try:
-    stored, _, step = saved.restore_params(source, subtree)
+    stored, step, kind = _read(source, subtree)
   except errors.InputError as error:
     key, value = (('config.init_subtree', subtree) if error.key == 'subtree'
                   else ('config.init_from', source))
     raise errors.InputError(key, value, error.reason,
                             error.nearest) from error
   stored = {'/'.join(part for part in (subtree, path) if part): value
-            for path, value in saved.flat(stored).items()}
+            for path, value in stored.items()}
   taken, other_shape = set(), set()
 
   def replace(path, leaf):
@@ -64,13 +67,25 @@ def from_run(state: base.State, config: Any, say: Callable[[str], None]
   wanted = {name for name in names
             if f'{name}/'.startswith(f'{subtree}/' if subtree else '')}
   fresh, unused = sorted(wanted - taken), sorted(set(stored) - taken)
-  say(f'init_from {source}, step {step}: {len(taken)} of {len(wanted)} '
-      f'parameters taken; left fresh: {fresh or "none"}; of another shape: '
-      f'{sorted(other_shape) or "none"}; not in this model: '
+  say(f'init_from {source}, step {step}, {kind} parameters: {len(taken)} of '
+      f'{len(wanted)} parameters taken; left fresh: {fresh or "none"}; of '
+      f'another shape: {sorted(other_shape) or "none"}; not in this model: '
       f'{unused or "none"}')
   return state.replace(params=params, ema=ema), {
       'workdir': source, 'subtree': subtree, 'step': step,
-      'taken': len(taken)}
+      'parameters': kind, 'taken': len(taken)}
+
+
+def _read(source, subtree):
+  """({path below the subtree: value}, step, which parameters these are)."""
+  params, _, step = saved.restore_params(source, subtree)
+  stored = saved.flat(params)
+  try:
+    averages, _, _ = saved.restore_params(source, subtree, step, 'ema')
+  except errors.InputError:  # None is kept, or none of this subtree.
+    return stored, step, 'trained'
+  # A discriminator has no average beside that of its generator.
+  return stored | saved.flat(averages), step, 'moving average'
 
 
 def _check_frozen(config, fresh, other_shape):
