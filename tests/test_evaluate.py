@@ -17,6 +17,7 @@ from PIL import Image
 import vitok
 from tests import tiny_run
 from vitok import data, errors, evaluate
+from vitok.interop import weights
 from vitok.metrics import image as image_metrics
 from vitok.metrics import protocol
 from vitok.training import mesh
@@ -148,6 +149,15 @@ def test_the_training_data_may_be_gone(tmp_path):
   with pytest.raises(errors.InputError, match='config.evaluation.source'):
     evaluate.evaluate(tmp_path / 'run', changes={
         'evaluation.source': f'folder:{photos}'})
+
+
+def test_the_network_of_the_loss_may_be_gone(tmp_path, monkeypatch):
+  monkeypatch.setenv(weights.CACHE_VARIABLE, str(tmp_path / 'cache'))
+  weights.save('lpips_vgg16', {'w': np.zeros(1, 'f4')}, 'a stand-in')
+  tiny_run.make(tmp_path / 'run', loss__lpips_weight=1.0)
+  weights.path_of('lpips_vgg16').unlink()
+  result = evaluate.evaluate(tmp_path / 'run')
+  assert result['metrics']['eval/count'] == COUNT
 
 
 def test_command_on_four_devices_gives_the_same(runs, result, tmp_path):

@@ -69,7 +69,7 @@ def evaluate(workdir: Any, checkpoint: int | None = None,
               if leaf.startswith(_MAY_CHANGE)]))
   config_lib.override(config, changes or {})
   validation.check(config, 'evaluation')
-  built = program.Program(config, devices)
+  built = program.Program(config, devices, 'evaluation')
   state, step = loading.restore_state(workdir, built.abstract, checkpoint)
   arguments = built.run_arguments(config)
   batches = data.eval_batches(config, built.batch_sharding)

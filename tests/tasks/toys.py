@@ -17,7 +17,7 @@ def colour(batch):
 
 
 class Toy:
-  weights = {}
+  weights = evaluation_weights = {}
 
   def __init__(self, config):
     self.config = config

@@ -123,9 +123,11 @@ class Task(Protocol):
   Attributes:
     players: in the order in which they play.
     weights: {name: WeightRef} of frozen networks, the step's second argument.
+    evaluation_weights: those of them that evaluators need.
   """
   players: tuple[Player, ...]
   weights: Mapping[str, WeightRef]
+  evaluation_weights: Mapping[str, WeightRef]
 
   def init(self, key: jax.Array) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
     """Returns (parameters, statistics) by player, Linen's boxes included."""

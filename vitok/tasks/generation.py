@@ -141,6 +141,8 @@ class Generation:
     return {'tokenizer': self.generator.tokenizer.reference,
             **self._evaluator.weights}
 
+  evaluation_weights = weights  # Samples need the tokenizer as well.
+
   def init(self, key: jax.Array):
     return {PLAYER: self.generator.init(key)}, {PLAYER: {}}
 

@@ -29,6 +29,10 @@ class Reconstruction:
   def weights(self) -> dict[str, base.WeightRef]:
     return self._objective.weights | self._evaluator.weights
 
+  @property
+  def evaluation_weights(self) -> dict[str, base.WeightRef]:
+    return self._evaluator.weights
+
   def init(self, key: jax.Array):
     shape = self._config.data
     image = jnp.zeros((1, shape.frames, shape.resolution, shape.resolution, 3))

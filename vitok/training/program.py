@@ -5,15 +5,19 @@ learning rate and bookkeeping: those are arguments of the step (`step.Run`).
 """
 
 import functools
+import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from vitok import config as config_lib
 from vitok import errors, sizes, tasks
+from vitok.interop import weights
 from vitok.tasks import base
 from vitok.training import mesh as mesh_lib
 from vitok.training import step as step_lib
@@ -40,6 +44,30 @@ def _placed(ref: base.WeightRef, sharding: jax.sharding.Sharding) -> PyTree:
   return jax.device_put(ref.load(), sharding)
 
 
+def check_same_weights(refs: Mapping[str, base.WeightRef]) -> None:
+  """Refuses processes that found other networks in their caches.
+
+  Which numbers are measured depends on them: the processes would run different
+  programs, and wait for each other for ever. All of them call this.
+
+  Raises:
+    InputError: names a process whose networks are not those of process 0.
+  """
+  if jax.process_count() == 1:
+    return
+  found = {name: ref.sha256 for name, ref in sorted(refs.items())}
+  digest = hashlib.sha256(json.dumps(found).encode()).digest()
+  digests = np.asarray(multihost_utils.process_allgather(
+      np.frombuffer(digest, np.uint8)))
+  others = (digests != digests[0]).any(1).nonzero()[0]
+  if len(others):
+    raise errors.InputError(
+        weights.CACHE_VARIABLE, None,
+        f'process {others[0]} has other network weights than process 0 '
+        f'(process {jax.process_index()} has {", ".join(found) or "none"})',
+        'the same files in this folder of every process')
+
+
 class Program:
   """Compiled functions of one config, on one mesh.
 
@@ -51,10 +79,24 @@ class Program:
     frozen: weights of the task's frozen networks, on the mesh.
   """
 
-  def __init__(self, config: Any, devices: Any = None):
+  def __init__(self, config: Any, devices: Any = None, part: str = 'all'):
+    """Loads the frozen networks; compiles nothing yet.
+
+    Args:
+      config: of the run.
+      devices: those of the mesh; all by default.
+      part: 'evaluation' loads what evaluators need, and not what only a
+        training loss does.
+
+    Raises:
+      InputError: networks or mesh that do not fit, see `check_same_weights`.
+    """
     self._config = config
     self.task: base.Task = tasks.build(config)
     step_lib.check_accumulation(self.task, config.optimizer.accumulate)
+    refs = (self.task.evaluation_weights if part == 'evaluation'
+            else self.task.weights)
+    check_same_weights(refs)
     self.mesh = mesh_lib.make_mesh(config.mesh, devices)
     sizes.from_config(config.model).check_tensor(self.mesh.shape['tensor'])
     self.batch_sharding = mesh_lib.batch_sharding(self.mesh)
@@ -68,9 +110,8 @@ class Program:
               leaf.shape, leaf.dtype, sharding=sharding),
           mesh_lib.unbox(boxed), shardings)
       self._shardings = shardings
-      self.frozen = {
-          name: _placed(ref, self.replicated)
-          for name, ref in self.task.weights.items()}
+      self.frozen = {name: _placed(ref, self.replicated)
+                     for name, ref in refs.items()}
     self._compiled: dict[str, Any] = {}
 
   def check_batch(self):
