@@ -131,6 +131,12 @@ def test_too_few_examples_and_other_features_are_errors():
     frechet.distance(two, moments.Moments.of(np.ones((2, 4))))
 
 
+def test_a_distance_that_overflows_is_not_zero():
+  far = moments.Moments(2, np.full(1, np.inf), np.ones((1, 1)))
+  with np.errstate(invalid='ignore'):
+    assert np.isnan(frechet.distance(far, far))
+
+
 def test_features_that_are_not_finite_have_no_distance():
   rows = np.random.default_rng(0).normal(size=(80, 3))
   bad = rows.copy()

@@ -161,3 +161,19 @@ def test_files_that_hold_no_moments_are_refused(tmp_path):
   path.write_bytes(path.read_bytes()[:-40])
   with pytest.raises(errors.InputError, match='holds no moments'):
     moments.read(path, _protocol())
+
+
+@pytest.mark.parametrize('field, value', [
+    (8, 1),  # Encrypted.
+    (10, 99),  # Compressed by a method that nobody has.
+    (10, 8),  # Said to be deflated.
+])
+def test_a_damaged_directory_of_a_file_is_refused(tmp_path, field, value):
+  path = tmp_path / 'a.npz'
+  moments.write(path, _protocol(), _stream(64))
+  data = bytearray(path.read_bytes())
+  data[data.find(b'PK\1\2') + field] = value
+  data[data.find(b'PK\3\4') + field - 2] = value
+  path.write_bytes(data)
+  with pytest.raises(errors.InputError, match='holds no moments'):
+    moments.read(path, _protocol())

@@ -47,8 +47,9 @@ def _distance(a: _Gaussian, b: _Gaussian) -> float:
   overlap_RxR = a.root_DxR.T @ b.root_DxR
   overlap = (np.linalg.svd(overlap_RxR, compute_uv=False).sum()
              if overlap_RxR.size else 0.0)
-  return max(0.0, float(
-      np.sum((a.mean_D - b.mean_D)**2) + np.sum(a.root_DxR**2)
+  # Of Python, max(0.0, nan) is 0.
+  return float(np.maximum(
+      0.0, np.sum((a.mean_D - b.mean_D)**2) + np.sum(a.root_DxR**2)
       + np.sum(b.root_DxR**2) - 2 * overlap))
 
 

@@ -12,6 +12,7 @@ N: examples, B: rows of a batch, D: features.
 import dataclasses
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable
 
 import numpy as np
@@ -160,7 +161,9 @@ def read(path: os.PathLike | str, protocol: protocol_lib.Protocol,
         file, allow_pickle=False) as stored:
       arrays = {name: stored[name] for name in stored}
     text, count, mean, scatter = (arrays.pop(name) for name in _NAMES)
-  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+  except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile,
+          # What a damaged header asks for: another method, a password.
+          NotImplementedError, RuntimeError, zlib.error) as error:
     raise errors.InputError(str(path), None,
                             f'holds no moments ({error})') from error
   protocol_lib.compare(protocol, protocol_lib.Protocol.from_json(str(text)))
