@@ -44,6 +44,10 @@ def test_a_traced_step_gives_the_same():
     ({'ramp': 0.5}, 'config.a.ramp=0.5.*int'),
     ({'weight': float('inf')}, 'config.a.weight=inf'),
     ({'weight': True}, 'config.a.weight=True'),
+    ({'weight': float('nan')}, 'config.a.weight=nan'),
+    ({'weight': 1e39}, 'config.a.weight=1e.39.*1000000000'),
+    ({'start': 2**31}, 'config.a.start=2147483648.*2147483647'),
+    ({'ramp': 2**31}, 'config.a.ramp=2147483648.*2147483647'),
 ])
 def test_what_is_no_schedule_is_refused(fields, message):
   with pytest.raises(errors.InputError, match=message):

@@ -180,6 +180,23 @@ def test_a_record_that_cannot_be_read(
   assert faults.taken == taken
 
 
+@pytest.mark.parametrize('action', ['rewind', 'skip'])
+def test_an_evaluation_record_that_cannot_be_read_stops_the_run(
+    tmp_path, monkeypatch, action):
+  """No batch of training is at fault; the checkpoint stays."""
+  faults, original = Faults(monkeypatch, 99, 0), trainer._Run._evaluate
+
+  def evaluate(self):
+    if self.step == 4:
+      raise data.UnreadableError('a.jpg')
+    original(self)
+  monkeypatch.setattr(trainer._Run, '_evaluate', evaluate)
+  with pytest.raises(data.UnreadableError, match='a.jpg'):
+    train(tmp_path, divergence__action=action, evaluation__every=4)
+  assert faults.taken == [0, 1, 2, 3]
+  assert saved.restore_params(tmp_path)[2] == 3
+
+
 def test_a_gan_that_blows_up_stops_or_goes_back(tmp_path):
   """A discriminator's rate of 1 makes finite losses without end."""
   blown = stage1(tmp_path) | GAN | {
@@ -211,6 +228,8 @@ def test_an_error_names_what_is_not_finite_of_several_players(
 @pytest.mark.parametrize('changes, message', [
     ({'action': 'go on'}, "action='go on'"),
     ({'above': 1.0}, 'above=1.0.*metric'),
+    ({'metric': 'train/loss'}, 'above=0.0.*train/loss'),
+    ({'metric': 'train/loss', 'above': -1.0}, 'above=-1.0.*train/loss'),
     ({'patience': 0}, 'patience=0'),
     ({'metric': 'train/los', 'above': 1.0},
      "metric='train/los'.*choice: train/loss"),

@@ -5,7 +5,6 @@ A schedule is three fields of a config: {'weight': 0.05, 'start': 5_000,
 equal amounts to 0.05 in 50,000 updates and stays there.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +13,8 @@ import jax.numpy as jnp
 
 from vitok import errors
 
-FIELDS = ('weight', 'start', 'ramp')
+# field -> the highest value: what float32 and what int32 can hold with room.
+FIELDS = {'weight': 1e9, 'start': 2**31 - 1, 'ramp': 2**31 - 1}
 
 
 def build(fields: Mapping[str, Any], key: str
@@ -34,14 +34,16 @@ def build(fields: Mapping[str, Any], key: str
     InputError: a field is missing, unknown, or out of range.
   """
   for field in fields:
-    errors.one_of(key, field, FIELDS)
-  for field in FIELDS:
+    errors.one_of(key, field, tuple(FIELDS))
+  for field, most in FIELDS.items():
     if field not in fields:
       raise errors.InputError(f'{key}.{field}', None, 'is missing')
     value, kind = fields[field], float if field == 'weight' else int
-    if type(value) not in (int, kind) or not 0 <= value < math.inf:
+    if type(value) not in (int, kind) or not value >= 0:
       raise errors.InputError(f'{key}.{field}', value, 'is not a number of '
                               f'type {kind.__name__}, 0 or more', 0)
+    if value > most:
+      raise errors.InputError(f'{key}.{field}', value, f'is above {most}', most)
   weight, start, ramp = (fields[field] for field in FIELDS)
 
   def at(step: jax.typing.ArrayLike) -> jax.Array:

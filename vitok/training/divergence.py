@@ -14,10 +14,11 @@ limit nothing is saved, so that the newest checkpoint is of before.
           caused is not met again. A run without noise meets it again.
   skip    as 'rewind', and the batches since that checkpoint are passed over.
 
-After `limit` rewinds, a run stops all the same. A record that cannot be read
-is treated alike (in a job of several processes it stops the run: the others
-have not met it). What a rewind does depends on the checkpoint and the number of
-rewinds before it alone, so a run that is killed afterwards repeats it.
+After `limit` rewinds, a run stops all the same. A training record that cannot
+be read is treated alike (in a job of several processes it stops the run: the
+others have not met it); one of the evaluation stops the run. What a rewind does
+depends on the checkpoint and the number of rewinds before it alone, so a run
+that is killed afterwards repeats it.
 """
 
 import math
@@ -79,10 +80,15 @@ def check(config: Any):
   """Refuses a `config.divergence` that contradicts itself.
 
   Raises:
-    InputError: an unknown action, or a limit without a metric.
+    InputError: an unknown action, a limit without a metric, or a metric
+      without a positive limit.
   """
   errors.one_of('config.divergence.action', config.action, ACTIONS)
   if not config.metric and config.above:
     raise errors.InputError('config.divergence.above', config.above,
                             'limits no metric: config.divergence.metric is '
                             'empty', 0.0)
+  if config.metric and not config.above > 0:
+    raise errors.InputError('config.divergence.above', config.above,
+                            f'is no limit of {config.metric}: not positive',
+                            1.0)

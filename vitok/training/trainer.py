@@ -172,8 +172,9 @@ class _Run:
   def _go_back(self, error):
     """Takes the run to its newest checkpoint, or raises the error."""
     policy = self.config.divergence
-    if policy.action == 'stop' or (isinstance(error, data.UnreadableError)
-                                   and jax.process_count() > 1):
+    # While an evaluation is due, no training record was asked for.
+    if policy.action == 'stop' or isinstance(error, data.UnreadableError) and (
+        jax.process_count() > 1 or self._evaluation_due()):
       raise error
     if len(self.rewinds) >= policy.limit:
       error.add_note(f'stopped after {len(self.rewinds)} rewinds')
