@@ -7,7 +7,7 @@ import pytest
 from tests import runs, stand_ins
 from vitok import data
 from vitok.interop import weights
-from vitok.metrics import protocol, reconstruction
+from vitok.metrics import protocol, reconstruction, table
 from vitok.tasks import feature_numbers
 
 NAMES = ('rfid', 'rfid_infinity', 'rkid')
@@ -78,6 +78,34 @@ def test_originals_are_taken_once_and_a_damaged_file_is_replaced(place):
   file.write_bytes(whole[:100])
   assert measure(place)[0] == first
   assert file.read_bytes() == whole
+
+
+def without(monkeypatch, record):
+  """Evaluations from now on lack a record that became unreadable."""
+  add = table.Table.add
+  monkeypatch.setattr(table.Table, 'add', lambda self, columns, row: add(
+      self, columns, dict(row, mask=row['mask'] & (row['index'] != record))))
+
+
+def test_cached_originals_are_met_by_their_records(place, monkeypatch):
+  measure(place)
+  without(monkeypatch, 5)
+  cached = measure(place, originals=False)[0]
+  assert cached == measure(place, reference=str(place / 'other'))[0]
+
+
+def test_a_record_without_a_cached_original_makes_its_numbers_absent(
+    place, monkeypatch):
+  measure(place)
+  file, = (place / 'cache').iterdir()
+  with np.load(file) as stored:
+    arrays = dict(stored)
+  arrays['index'] = arrays['index'] + 1
+  np.savez(file, **arrays)
+  values, _, absent = measure(place, names=('rfid',))
+  assert not values
+  assert f'record 0 is not among the cached originals; remove {file}' in (
+      absent['rfid'])
 
 
 def test_by_default_originals_lie_beside_the_weights(place):

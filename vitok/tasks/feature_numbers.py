@@ -111,13 +111,14 @@ def measure(config: Any, names: Sequence[str], batches: Any,
   if not (first and names):
     return {}, {}, {}
   columns = rows.columns()
-  real = {name: cache[name].complete(columns) for name in paired}
+  real = functools.cache(lambda network: (
+      cache[network].complete(columns) if network in paired else None))
   values, definitions, absent = {}, {}, {}
   for name in names:
     network = numbers.NUMBERS[name][1]
     try:
       values |= distributions.measure(name, columns[network],
-                                      real.get(network), columns['group'])
+                                      real(network), columns['group'])
     except ValueError as error:
       absent[name] = str(error)
       continue
@@ -171,9 +172,17 @@ class Originals:
           np.int32(self.hit)))
 
   def complete(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The originals' features, (N, T, D), now or before; caches new ones."""
+    """The originals' features, (N, T, D), now or before; caches new ones.
+
+    Args:
+      columns: with the features if there was no hit; and 'index', the records
+        that are asked for: without it all that are cached.
+
+    Raises:
+      ValueError: one of the records is not among the cached ones.
+    """
     if self.hit:
-      return self._found[1]['features'][:, None]
+      return self._rows(columns.get('index'))[:, None]
     fresh_NxTxD = columns[self._network + ORIGINALS]
     # Records that turned out to be unreadable are no part of a protocol.
     if self.protocol and self.protocol.count == len(fresh_NxTxD):
@@ -183,3 +192,15 @@ class Originals:
       except OSError as error:  # A cache that is full ends no run.
         logging.warning('features of originals are not cached: %s', error)
     return fresh_NxTxD
+
+  def _rows(self, index_N):
+    """Cached features (N, D) of records; one may be unreadable since then."""
+    stored = self._found[1]
+    if index_N is None:
+      return stored['features']
+    lost = np.setdiff1d(index_N, stored['index'])
+    if len(lost):
+      raise ValueError(
+          f'record {lost[0]} is not among the cached originals; remove '
+          f'{reference.path(self._folder, self.protocol)}')
+    return stored['features'][np.searchsorted(stored['index'], index_N)]
