@@ -1,11 +1,16 @@
 """The cache of converted weights."""
 
+import json
+import struct
+
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from vitok import errors
 from vitok.interop import weights
+from vitok.metrics import networks
 
 NAME = 'lpips_vgg16'
 
@@ -81,3 +86,51 @@ def test_without_the_variable_the_cache_is_in_the_home_folder(monkeypatch):
   monkeypatch.setenv('HOME', '/home/someone')
   assert str(weights.path_of(NAME)) == (
       '/home/someone/.cache/vitok/weights/lpips_vgg16.safetensors')
+
+
+def write(path, dtype, names, size=4):
+  """A safetensors file by hand: types that NumPy lacks, sizes in bytes."""
+  header = {name: {'dtype': dtype, 'shape': [1], 'data_offsets': [
+      i * size, (i + 1) * size]} for i, name in enumerate(names)}
+  header['__metadata__'] = {'source': 'a test', 'sha256': '0'}
+  text = json.dumps(header).encode()
+  path.parent.mkdir(exist_ok=True)
+  path.write_bytes(struct.pack('<Q', len(text)) + text
+                   + bytes(len(names) * size))
+
+
+@pytest.mark.parametrize('dtype', ['F8_E4M3', 'F8_E5M2'])
+def test_types_that_numpy_lacks_are_refused(dtype):
+  path = weights.path_of(NAME)
+  write(path, dtype, ['a'], size=1)
+  with pytest.raises(errors.InputError, match='cannot be read.*float8'):
+    weights.load(NAME)
+  with pytest.raises(errors.InputError, match=f'{path}.*float8'):
+    weights.read(path)
+
+
+@pytest.mark.parametrize('names', [('a', 'a/b'), ('a/b', 'a'),
+                                   ('a', 'a/b/c')])
+def test_names_that_make_no_tree_are_refused(names):
+  arrays = {name: np.ones(2, 'f4') for name in names}
+  with pytest.raises(ValueError, match='array'):
+    weights.nest(arrays)
+  weights.path_of(NAME).parent.mkdir()
+  safetensors.numpy.save_file(arrays, weights.path_of(NAME), {
+      'source': 'a test', 'sha256': weights.content_sha256(arrays)})
+  with pytest.raises(errors.InputError, match='holds no tree.*fetch_weights'):
+    weights.load(NAME)
+
+
+@pytest.mark.parametrize('params', [
+    {'w': np.zeros(3)}, {'net': {}, 'heads': {}},
+    {'net': {'conv1': {'kernel': np.zeros((2, 2, 3, 64), 'f4'),
+                       'bias': np.zeros(64, 'f4')}}, 'heads': {}}])
+def test_arrays_of_another_network_are_refused_where_it_is_traced(params):
+  image = jax.ShapeDtypeStruct((1, 1, 32, 32, 3), 'uint8')
+  with pytest.raises(errors.InputError, match='lpips_alexnet.*not those of'):
+    jax.eval_shape(networks.DISTANCES['lpips_alexnet'].apply,
+                   {'lpips_alexnet': params}, image, image)
+  with pytest.raises(errors.InputError, match='inception_fid.*not those of'):
+    jax.eval_shape(networks.FEATURES['inception_fid'].apply,
+                   {'inception_fid': params}, image)

@@ -8,11 +8,12 @@ arrays come from and the SHA-256 of their content. That hash names the network
 in every number that was measured with it.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import ml_dtypes as ml_dtypes  # Teaches NumPy to read bfloat16.
@@ -40,6 +41,10 @@ REPOSITORIES = {
     for size in ('small', 'base', 'large', 'giant')}
 NAMES |= {name: f'DINOv2, {repository} on the Hugging Face hub'
           for name, repository in REPOSITORIES.items()}
+
+
+# NumPy lacks types that the format has: 8-bit floats end in an AttributeError.
+_UNREADABLE = (safetensors.SafetensorError, AttributeError, TypeError)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +109,43 @@ def load(name: str) -> dict[str, Any]:
     Nested dict of numpy arrays.
 
   Raises:
-    InputError: the file is absent, cannot be read or was changed; says the
-      command.
+    InputError: the file is absent, cannot be read, was changed or holds no
+      tree; says the command.
   """
   with _open(name) as file:
     info = _info(name, file)
-    tensors = {key: file.get_tensor(key) for key in file.keys()}
+    try:
+      tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except _UNREADABLE as error:
+      raise _refuse(name, f'cannot be read ({error})') from error
   found = content_sha256(tensors)
   if found != info.sha256:
     raise _refuse(name, f'content has SHA-256 {found}, recorded {info.sha256}')
-  return nest(tensors)
+  try:
+    return nest(tensors)
+  except ValueError as error:
+    raise _refuse(name, f'holds no tree: {error}') from error
+
+
+@contextlib.contextmanager
+def fit(*names: str) -> Iterator[None]:
+  """Applies a network within: arrays that are not its own are refused.
+
+  A file may be whole and be another network's: that is seen where its arrays
+  meet the network, when a program is traced and before it runs.
+
+  Args:
+    names: keys of `NAMES` that the arrays come from.
+
+  Raises:
+    InputError: the network found other shapes or names than its own.
+  """
+  from flax import errors as flax_errors  # The rest here needs no JAX.
+  try:
+    yield
+  except (flax_errors.FlaxError, KeyError, TypeError) as error:
+    raise _refuse(names[0], f'{" and ".join(names)}: the arrays are not those '
+                  f'of the network ({error})') from error
 
 
 def save(name: str, tree: Mapping[str, Any], source: str) -> Info:
@@ -141,9 +173,10 @@ def read(path: os.PathLike | str) -> dict[str, np.ndarray]:
     with safetensors.safe_open(path, framework='numpy') as file:
       return {name: file.get_tensor(name).astype(np.float32)
               for name in file.keys()}
-  except (OSError, safetensors.SafetensorError) as error:
-    raise errors.InputError(str(path), None,
-                            f'is no safetensors file: {error}') from error
+  except (OSError, *_UNREADABLE) as error:
+    raise errors.InputError(
+        str(path), None, f'is no safetensors file that NumPy can read: {error}'
+    ) from error
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
@@ -158,13 +191,21 @@ def flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, np.ndarray]:
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
-  """Inverse of `flatten`."""
+  """Inverse of `flatten`.
+
+  Raises:
+    ValueError: a name is that of an array and of a part of the tree.
+  """
   tree = {}
   for name, value in flat.items():
     *path, leaf = name.split('/')
     node = tree
     for part in path:
       node = node.setdefault(part, {})
+      if not isinstance(node, dict):
+        raise ValueError(f'{name} is below an array')
+    if leaf in node:
+      raise ValueError(f'other arrays are below {name}')
     node[leaf] = value
   return tree
 

@@ -76,7 +76,8 @@ class Features:
     def tokens(z):
       out = self.network.apply({'params': params}, _tiles(z, self._tile))
       return lpips.unit(out['tokens'])
-    square = jnp.square(tokens(x) - tokens(y))
+    with weights.fit(self.weights):
+      square = jnp.square(tokens(x) - tokens(y))
     return square.reshape(len(x), -1).mean(1)
 
   def count(self, shape: Sequence[int]) -> dict[str, int]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vitok import errors
+from vitok.interop import weights
 from vitok.models import counting, features
 
 NETWORKS = {'vgg16': features.VGG16, 'alexnet': features.AlexNet}
@@ -63,8 +64,12 @@ class LPIPS:
                        f'{x.shape} and {y.shape}')
     apply = lambda z: self.network.apply(
         {'params': params['net']}, z.reshape(-1, *z.shape[2:]))
-    heads = [params['heads'][str(k)] for k in range(len(params['heads']))]
-    distance_N = distance(apply(x), apply(y), heads)
+    with weights.fit(self.weights):
+      heads = [params['heads'][str(k)] for k in range(len(params['heads']))]
+      of_x, of_y = apply(x), apply(y)
+      if [h.shape for h in heads] != [z.shape[-1:] for z in of_x]:
+        raise TypeError(f'heads of shapes {[h.shape for h in heads]}')
+    distance_N = distance(of_x, of_y, heads)
     return distance_N.reshape(x.shape[:2]).mean(1)
 
   def count(self, shape: Sequence[int]) -> dict[str, int]:

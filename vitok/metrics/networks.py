@@ -34,6 +34,12 @@ class Network:
   files: tuple[str, ...]
   apply: Callable[..., jax.Array]
 
+  def __post_init__(self):
+    def apply(*arguments, network=self.apply):
+      with weights.fit(*self.files):
+        return network(*arguments)
+    object.__setattr__(self, 'apply', apply)
+
 
 def _lpips(name: str) -> Network:
   network = lpips.LPIPS(name)
