@@ -3,11 +3,13 @@
   --source=tfds:NAME  source (`config.data.sources`); by default what the
                       tokenizer was trained on
   --split=train       of it, perhaps sliced
+  --crop=center       how squares are cut; by default as evaluation does it,
+                      which a tokenizer of images at their own size must be told
   --batch_size=256    encoded at a time, by all devices of this process
   --checkpoint=STEP   of the tokenizer; by default the newest
 
-writes codes (latent means of the images as evaluation crops them) with their
-labels, the SHA-256 of the tokenizer, and mean and deviation of each channel, as
+writes codes (latent means of the images so cropped) with their labels, the
+SHA-256 of the tokenizer, and mean and deviation of each channel, as
 `vitok.data.codes` says. A generator then trains without the encoder:
 
   --config.data.sources=codes:DIR --config.tokenizer.sample=False
@@ -23,8 +25,8 @@ from vitok import errors
 
 
 def encode(workdir: Any, out: Any, source: str = '', split: str = 'train',
-           batch_size: int = 256, checkpoint: int | None = None
-           ) -> dict[str, Any]:
+           batch_size: int = 256, checkpoint: int | None = None,
+           crop: str = '') -> dict[str, Any]:
   """Writes the codes of a split; returns what their manifest says.
 
   Args:
@@ -34,23 +36,32 @@ def encode(workdir: Any, out: Any, source: str = '', split: str = 'train',
     split: perhaps with a slice; the codes' split has its name.
     batch_size: images encoded at a time.
     checkpoint: step; by default the newest.
+    crop: as `config.evaluation.crop`, which it is by default.
 
   Raises:
-    InputError: no such tokenizer, source or split, before a device is touched.
+    InputError: no such tokenizer, source, split or crop, or images that would
+      keep their own size, before a device is touched.
   """
   import jax
 
   from vitok import data, loading
-  from vitok.data import codes, splits
+  from vitok.data import codes, native, splits, transforms
   from vitok.tasks import tokenizer
   from vitok.training import mesh as mesh_lib
   if batch_size < 1:
     raise errors.InputError('--batch_size', batch_size, 'is below 1', 1)
   config = loading.read_config(workdir, checkpoint)
+  crop = crop or config.evaluation.crop
+  if crop == native.CROP:  # Patches lie in a strip, beside padding.
+    raise errors.InputError(
+        '--crop', crop, 'codes of images at their own size are of many sizes',
+        'center')
+  errors.one_of('--crop', crop, [name for name in transforms.CROPS
+                                 if 'random' not in name])
   config_lib.override(config, {
       'tokenizer.workdir': str(workdir),
       'tokenizer.checkpoint': checkpoint or 0, 'tokenizer.sample': False,
-      'diffusion.normalise': False,
+      'diffusion.normalise': False, 'data.crop': crop, 'evaluation.crop': crop,
       'evaluation.source': source or config.data.sources[0],
       'evaluation.split': split, 'evaluation.count': 0,
       'evaluation.clips': 1, 'evaluation.batch_size': batch_size,
@@ -92,6 +103,7 @@ def main(arguments=None):
     parser.add_argument('--split', default='train')
     parser.add_argument('--batch_size', type=int, default=256)
     parser.add_argument('--checkpoint', type=int)
+    parser.add_argument('--crop', default='')
     flags = vars(parser.parse_args(
         sys.argv[1:] if arguments is None else arguments))
     from vitok.training import runtime

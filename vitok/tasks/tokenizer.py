@@ -25,7 +25,7 @@ from jax.sharding import AxisType
 
 from vitok import accounting, data, errors, files, models
 from vitok import config as config_lib
-from vitok.data import codes, splits
+from vitok.data import codes, native, splits
 from vitok.interop import manifest, saved
 from vitok.tasks import base
 
@@ -50,11 +50,12 @@ class Frozen:
 
   Raises:
     InputError: no finished run of an auto-encoder, or another one than
-      `config.model` says.
+      `config.model` says, or images that are to keep their own size.
   """
 
   def __init__(self, config: Any):
     self._config = config
+    _check_crops(config)
     self.model = models.build(config.model, frames=config.data.frames,
                               resolution=config.data.resolution)
     if config.tokenizer.workdir != LATER:
@@ -174,6 +175,13 @@ class Frozen:
       mean_c, deviation_c = self._statistics(variables)
     return {'variables': variables, 'mean': mean_c, 'deviation': deviation_c}
 
+  @property
+  def _crop(self):
+    """Of the images that statistics are of: a code has no padding, so that of
+    a tokenizer of images at their own size is of their centres."""
+    own = self._own.data.crop
+    return 'center' if own == native.CROP else own
+
   def _statistics(self, variables):
     """Mean and deviation (c,) of codes, float32; measured if not yet stored.
 
@@ -185,7 +193,8 @@ class Frozen:
     found = np.zeros((2, self.model.size.channels), np.float32)
     if jax.process_index() == 0:
       stored = json.loads(path.read_text()) if path.exists() else {}
-      if stored.get('sha256') != self.sha256:  # None, or of another run.
+      if (stored.get('sha256'), stored.get('crop', self._own.data.crop)) != (
+          self.sha256, self._crop):  # None, of another run, or with padding.
         stored = self._measure(variables) | {'sha256': self.sha256}
         try:
           files.write_text(path, json.dumps(stored, indent=1) + '\n')
@@ -204,7 +213,7 @@ class Frozen:
     """
     own, sampled = self._own.copy_and_resolve_references(), (
         self._config.tokenizer.sample)
-    own.seed, own.batch_size = 0, _BATCH
+    own.seed, own.batch_size, own.data.crop = 0, _BATCH, self._crop
     variables = jax.device_put(variables, jax.local_devices()[0])
 
     @jax.jit
@@ -230,7 +239,8 @@ class Frozen:
     # A channel that no code uses is left as it is, nearly.
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-12))
     return {'mean': mean.tolist(), 'deviation': deviation.tolist(),
-            'examples': EXAMPLES, 'data': data.fingerprint(own, 'train')}
+            'examples': EXAMPLES, 'data': data.fingerprint(own, 'train'),
+            'crop': self._crop}
 
 
 def _read(workdir):
@@ -254,6 +264,15 @@ def _read(workdir):
         key, workdir, 'is not finished: it holds no DONE; go on with '
         f'`python -m vitok.train --config=... --workdir={workdir}`')
   return own
+
+
+def _check_crops(config):
+  """Refuses images at their own size: of their codes a part is padding."""
+  for part in ('data', 'evaluation'):
+    if config[part].crop == native.CROP:
+      raise errors.InputError(
+          f'config.{part}.crop', native.CROP, 'a generator is of codes of one '
+          'size, and these would hold padding', 'center')
 
 
 def _check_same(config, own):
