@@ -13,6 +13,8 @@ SHA-256 of the tokenizer, and mean and deviation of each channel, as
 `vitok.data.codes` says. A generator then trains without the encoder:
 
   --config.data.sources=codes:DIR --config.tokenizer.sample=False
+
+and needs the images no more: the statistics it shifts and scales by are these.
 """
 
 import sys

@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,10 +12,10 @@ import vitok
 from tests import runs, tiny_run
 from tests.tasks.test_generation import TINY_DIT
 from vitok import config as config_lib
-from vitok import data, encode, errors, files, tasks
+from vitok import data, encode, errors, files, tasks, validation
 from vitok.data import codes, selection
-from vitok.tasks import tokenizer
-from vitok.training import trainer
+from vitok.tasks import base, tokenizer
+from vitok.training import mesh, trainer
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +100,54 @@ def test_statistics_of_a_tokenizer_of_native_sizes_hold_no_padding(native):
 def test_a_generator_takes_no_images_at_their_own_size(native, part):
   with pytest.raises(errors.InputError, match=f'{part}.crop.*center'):
     tasks.build(generator(native, **{f'{part}__crop': 'native'}))
+
+
+def test_statistics_of_cached_codes_are_theirs_and_need_no_images(
+    tmp_path, images, monkeypatch):
+  workdir = make(tmp_path / 'tokenizer', data__sources=(images,),
+                 evaluation__split='train')
+  for name, split in (('a', 'train[:4]'), ('b', 'train[4:]')):
+    made = encode.encode(workdir, tmp_path / name, split=split, batch_size=8)
+    assert made['count'] in (4, 8)
+  monkeypatch.setattr(data, 'host_batch', None)  # The images may be gone.
+  config = generator(workdir, data__sources=tuple(
+      f'codes:{tmp_path}/{name}' for name in 'ab'), data__weights=(1., 2.),
+                     evaluation__split='train', evaluation__source=images)
+  loaded = tokenizer.Frozen(config).reference.load()
+  z = np.concatenate([
+      np.asarray(codes.Codes(str(tmp_path / name), 'train', 0, False).read(
+          i, None)[0], np.float64)
+      for name, count in (('a', 4), ('b', 8)) for i in range(count)])
+  np.testing.assert_allclose(loaded['mean'], z.mean(0), atol=1e-6)
+  np.testing.assert_allclose(loaded['deviation'], z.std(0), rtol=1e-5)
+  assert not (workdir / 'latents').exists()
+
+
+def test_cached_codes_of_a_tokenizer_of_clips_are_trained_on(tmp_path):
+  """Stills do: a source of images is refused where it is trained on."""
+  workdir = make(tmp_path / 'tokenizer', model__name='A-A/2x8x4',
+                 model__positions='rope3d', data__frames=4,
+                 evaluation__crop='center')
+  made = encode.encode(workdir, tmp_path / 'codes', split='test[:8]',
+                       batch_size=8)
+  assert made['shape'] == [8, 4]
+  config = generator(workdir, data__sources=(f'codes:{tmp_path}/codes',),
+                     data__split='test', dit__positions='rope1d')
+  validation.check(config)
+  task = tasks.build(config)
+  frozen = {'tokenizer': task.weights['tokenizer'].load()}
+  batch = data.host_batch(config, 0) | {'row': np.arange(8, dtype=np.int32)}
+
+  @jax.jit
+  def first(frozen, batch):
+    params, stats = task.init(jax.random.key(0))
+    state = base.State(step=jnp.int32(0), params=mesh.unbox(params), opt={},
+                       ema={}, stats=stats)
+    return task.players[0].grad(state, frozen, batch, jax.random.key(1), {})
+
+  made = first(frozen, batch)
+  assert made.metrics['loss'] > 0  # Of noise, which a new DiT gives none of.
+  assert np.abs(made.grads['unembed']['bias']).max() > 0
+  config.data.sources = ('photographs',)
+  with pytest.raises(errors.InputError, match='data.frames.*one frame'):
+    data.check(config)

@@ -17,7 +17,7 @@ flips vary from epoch to epoch, as they do where codes are made in the step.
 import json
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -126,6 +126,24 @@ def read_manifest(where: str, split: str) -> dict[str, Any]:
   raise errors.InputError(
       'source', PREFIX + where, 'holds no finished codes', 'python -m '
       f'vitok.encode --workdir=TOKENIZER --source=SOURCE --out={where}')
+
+
+def statistics(manifests: Sequence[dict[str, Any]],
+               weights: Sequence[float] = ()) -> np.ndarray:
+  """Mean and deviation of each channel, (2, c) float32, of mixed splits.
+
+  Args:
+    manifests: of the splits, whole ones.
+    weights: of each of them; (): equal.
+  """
+  share = np.asarray(weights or np.ones(len(manifests)), np.float64)
+  share /= share.sum()
+  means, deviations = (np.asarray([of[name] for of in manifests])
+                       for name in ('mean', 'deviation'))
+  mean, square = share @ means, share @ (deviations**2 + means**2)
+  # A channel that no code uses is left as it is, nearly.
+  deviation = np.sqrt(np.maximum(square - mean**2, 1e-12))
+  return np.stack([mean, deviation]).astype(np.float32)
 
 
 class Codes:

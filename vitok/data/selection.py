@@ -45,7 +45,9 @@ def check(config: Any, part: str = 'all') -> None:
                             'sources', (1.,) * count)
   train = None if part == 'evaluation' else train_examples(config)
   held_out = eval_examples(config)
-  if data.frames > 1 and train and not train.moving:
+  # Of codes, their tokenizer says how many frames they are.
+  if (data.frames > 1 and train and not train.code_shape
+      and not train.moving):
     raise errors.InputError('config.data.frames', data.frames,
                             'sources hold images, which have one frame', 1)
   _check_codes(config)

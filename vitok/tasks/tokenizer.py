@@ -5,7 +5,8 @@ of the step, in no checkpoint of the run that uses them. With them come mean
 and deviation of each channel of its codes. They are the tokenizer's own: of
 codes of the images that it was trained on, measured once, by the same rule on
 every machine, and kept in its workdir as `latents/<step>-<sample or mean>.json`
-for whoever uses it next, with or without the data.
+for whoever uses it next, with or without the data. Where cached codes are
+trained on, they are those of the codes, which lie beside them.
 
 Dimensions: B batch, L tokens, c channels of the code.
 """
@@ -92,15 +93,7 @@ class Frozen:
   def _check_codes(self):
     """Refuses cached codes of another tokenizer."""
     config = self._config
-    asked = [('data.sources', source, config.data.split)
-             for source in config.data.sources]
-    asked.append(('evaluation.source', config.evaluation.source,
-                  config.evaluation.split))
-    for key, source, split in asked:
-      if not source.startswith(codes.PREFIX):
-        continue
-      stored = codes.read_manifest(source.removeprefix(codes.PREFIX),
-                                   splits.parse(f'config.{key}', split).name)
+    for key, source, stored in self._cached():
       if stored['sha256'] != self.sha256:
         raise errors.InputError(
             f'config.{key}', source, 'holds codes of another tokenizer than '
@@ -108,6 +101,18 @@ class Frozen:
       if config.tokenizer.sample:
         raise errors.InputError('config.tokenizer.sample', True, f'{source} '
                                 'holds means, of which none is drawn', False)
+
+  def _cached(self):
+    """(key, source, manifest) of the config's sources that are codes."""
+    config = self._config
+    asked = [('data.sources', source, config.data.split)
+             for source in config.data.sources]
+    asked.append(('evaluation.source', config.evaluation.source,
+                  config.evaluation.split))
+    return [(key, source, codes.read_manifest(
+        source.removeprefix(codes.PREFIX),
+        splits.parse(f'config.{key}', split).name))
+            for key, source, split in asked if source.startswith(codes.PREFIX)]
 
   def encode(self, frozen: Any, batch: base.Batch,
              keys_B: jax.Array | None) -> jax.Array:
@@ -168,6 +173,11 @@ class Frozen:
     variables = self.variables()
     if not self._config.diffusion.normalise:
       return {'variables': variables}
+    cached = [stored for key, _, stored in self._cached()
+              if key == 'data.sources']
+    if cached:  # Of what is trained on; what was encoded may be gone.
+      mean_c, deviation_c = codes.statistics(cached, self._config.data.weights)
+      return {'variables': variables, 'mean': mean_c, 'deviation': deviation_c}
     # A check of shapes may trace this; a program's mesh may be of many devices.
     alone = jax.make_mesh((1,), ('one',), (AxisType.Auto,),
                           devices=jax.local_devices()[:1])
