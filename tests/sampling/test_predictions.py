@@ -60,6 +60,7 @@ def test_pure_noise_has_data_in_what_is_predicted(name):
 
 @pytest.mark.parametrize('name, schedule, message', [
     ('epsilon', 'flow', "prediction='epsilon'.*nearest.*velocity"),
+    ('epsilon', 'cosine', "prediction='epsilon'.*'cosine'.*choice: v$"),
     ('velocty', 'flow', 'nearest.*velocity')])
 def test_predictions_that_do_not_fit_are_refused(name, schedule, message):
   with pytest.raises(errors.InputError, match=message):
