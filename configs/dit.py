@@ -24,7 +24,6 @@ def get_config(arg='S'):
   config.batch_size = 256
   config.ema_decay = 0.9999
   config.dit.name = name
-  config.generation.guidance = (1.5, 3.0)
   config.optimizer.min_learning_rate = 3e-5
   config.optimizer.warmup = 0.1
   if workdir:

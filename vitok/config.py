@@ -129,7 +129,7 @@ def default():
       generation=dict(
           count=64,  # Samples of an evaluation.
           batch_size=64,
-          guidance=(1.5,),  # Scales, all evaluated; 1: none.
+          guidance=(1.0,),  # Scales, all evaluated; 1: none.
           interval=(0.0, 1.0),  # Times at which to guide; 1 is noise.
           labels=(),  # To generate, in turn; -1: no class; (): all.
       ),

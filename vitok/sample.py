@@ -2,7 +2,8 @@
 
   --count=64          how many
   --labels=3,7        classes, in turn; by default all; -1 is no class
-  --guidance=3        scale of classifier-free guidance; 1: none
+  --guidance=3        scale of classifier-free guidance, which needs classes;
+                      1: none
   --sampler=ddim      ddpm, ddim, euler or heun; by default the run's, as
   --steps=50          are the steps
   --seed=0            other samples; by default those that training shows
@@ -75,8 +76,8 @@ def _sample(config, workdir, checkpoint, devices, out):
   from vitok.metrics import files as metric_files
   from vitok.tasks import samples
   from vitok.training import program
+  built = program.Program(config, devices)  # Refuses what cannot be sampled.
   out.mkdir(parents=True, exist_ok=True)
-  built = program.Program(config, devices)
   state, step = loading.restore_state(workdir, built.abstract, checkpoint)
   (evaluator,) = built.task.evaluators()
   functions = built.evaluation_functions(

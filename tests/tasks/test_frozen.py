@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
 
 import vitok
 from tests import runs, tiny_run
-from tests.tasks.test_generation import TINY_DIT
+from tests.tasks.test_generation import TINY_DIT, labelled
 from vitok import config as config_lib
 from vitok import data, encode, errors, files, tasks, validation
 from vitok.data import codes, selection
@@ -50,15 +49,7 @@ def native(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-  """A source of twelve images in two classes, none of them a square."""
-  root = tmp_path_factory.mktemp('images')
-  for i in range(12):
-    path = root / 'train' / 'ab'[i % 2] / f'{i:02}.png'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(i).integers(
-        0, 256, (16, 16 + 2 * i, 3), np.uint8)).save(path)
-  return f'folder:{root}'
-
+  return labelled(tmp_path_factory.mktemp('images'))
 
 
 def test_a_tokenizer_of_native_sizes_encodes_squares_where_it_is_told_to(

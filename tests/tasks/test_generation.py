@@ -21,10 +21,9 @@ from vitok.training import program, trainer
 TINY_DIT = {
     'task': 'generation', 'dit.name': 'F', 'dit.width': 32, 'dit.heads': 2,
     'dit.depth': 1, 'diffusion.steps': 3, 'generation.count': 5,
-    'generation.batch_size': 8, 'generation.guidance': (2.0,),
-    'data.crop': 'center', 'data.flip': False, 'evaluation.count': 4,
-    'evaluation.batch_size': 8, 'evaluation.every': 0, 'total_steps': 4,
-    'checkpoint.every': 2,
+    'generation.batch_size': 8, 'data.crop': 'center', 'data.flip': False,
+    'evaluation.count': 4, 'evaluation.batch_size': 8, 'evaluation.every': 0,
+    'total_steps': 4, 'checkpoint.every': 2,
 }
 
 
@@ -47,11 +46,29 @@ def config(place, **changes):
           key.replace('__', '.'): value for key, value in changes.items()})
 
 
+def labelled(root):
+  """A source of twelve images of two classes, in a new folder `root`."""
+  for i in range(12):
+    image = root / 'train' / 'ab'[i % 2] / f'{i:02}.png'
+    image.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(i).integers(
+        0, 256, (20, 16, 3), np.uint8)).save(image)
+  return f'folder:{root}'
+
+
+def guided(place, **changes):
+  """Of images with labels, and numbers of guided samples."""
+  return config(place, **{
+      'data__sources': (f'folder:{place}/images',), 'diffusion__classes': 2,
+      'evaluation__split': 'train', 'evaluation__numbers': ('gkid', 'gfid'),
+      'generation__guidance': (2.0,), **changes})
+
+
 @pytest.fixture(scope='module')
 def trained(place):
   """The workdir of four updates, with numbers of stand-ins at the end."""
-  tiny_run.train(config(place, evaluation__numbers=('gkid', 'gfid')),
-                 place / 'run')
+  labelled(place / 'images')
+  tiny_run.train(guided(place), place / 'run')
   return place / 'run'
 
 
@@ -177,7 +194,9 @@ def test_a_run_logs_losses_by_noise_and_numbers_by_guidance(trained):
   assert line['eval/count'] == 4
   stored = json.loads((trained / 'evaluation/protocol.json').read_text())
   assert stored['ids']['gkid'] == line['eval/gkid_protocol']
-  assert stored['numbers']['gkid']['data'] == 'samples of labels none in turn'
+  assert stored['numbers']['gkid']['data'] == (
+      'samples of labels 0..1 in turn, by ddim in 3 steps, guidance 2 at times '
+      '0 to 1')
   assert stored['numbers']['gkid']['count'] == 5
   assert (trained / 'evaluation/4.png').exists()
   model = json.loads((trained / 'model.json').read_text())
@@ -197,8 +216,7 @@ def test_a_resumed_run_is_the_run_and_takes_no_other_tokenizer(
   shutil.copytree(trained, again)
   (again / trainer.DONE).unlink()
   shutil.rmtree(again / 'checkpoints/4')
-  made = config(place, evaluation__numbers=('gkid', 'gfid'))
-  tiny_run.train(made, again)
+  tiny_run.train(guided(place), again)
   runs.assert_same(again, trained)
   (again / trainer.DONE).unlink()
   other = tmp_path / 'tokenizer'
@@ -208,8 +226,7 @@ def test_a_resumed_run_is_the_run_and_takes_no_other_tokenizer(
   files.write_text(again / 'config.json', stored.replace(
       str(place / 'tokenizer'), str(other)))
   with pytest.raises(saved.CheckpointError, match='another network'):
-    tiny_run.train(config(place, evaluation__numbers=('gkid', 'gfid'),
-                          tokenizer__workdir=str(other)), again)
+    tiny_run.train(guided(place, tokenizer__workdir=str(other)), again)
 
 
 def test_numbers_do_not_depend_on_the_batch_size_or_the_devices(
@@ -221,6 +238,18 @@ def test_numbers_do_not_depend_on_the_batch_size_or_the_devices(
     # Samples differ by 1e-5, which moves a level of 255 now and then.
     assert one[f'eval/{name}'] == pytest.approx(other[f'eval/{name}'],
                                                 rel=1e-4, abs=1e-6)
+
+
+def test_samples_that_are_made_otherwise_replace_no_numbers_of_the_run(
+    trained):
+  before = (trained / 'evaluation/protocol.json').read_text()
+  found = evaluate.evaluate(trained, devices=jax.devices()[:1], changes={
+      'diffusion.sampler': 'euler', 'diffusion.steps': 2})
+  assert found['folder'].startswith(str(trained / 'evaluations'))
+  assert (trained / 'evaluation/protocol.json').read_text() == before
+  ids = json.loads(before)['ids']
+  assert ids['gkid'] != found['protocol']['ids']['gkid']
+  assert ids['psnr'] == found['protocol']['ids']['psnr']  # Of the originals.
 
 
 def test_the_command_writes_the_samples_that_training_shows(trained, tmp_path):
@@ -237,23 +266,26 @@ def test_the_command_writes_the_samples_that_training_shows(trained, tmp_path):
                         (dict(sampler='ddmp'), '--sampler'),
                         (dict(labels=(3,)), '--labels')):
     with pytest.raises(errors.InputError) as caught:
-      sample.sample(trained, tmp_path, **changes)
-    assert caught.value.key == flag
+      sample.sample(trained, tmp_path / 'other', **changes)
+    assert caught.value.key == flag and not (tmp_path / 'other').exists()
+
+
+def test_samples_without_classes_are_not_guided(place, tmp_path):
+  (tmp_path / 'checkpoints/4').mkdir(parents=True)
+  files.write_text(tmp_path / 'config.json', config_lib.to_json(config(place)))
+  with pytest.raises(errors.InputError, match='--guidance=.*needs classes'):
+    sample.sample(tmp_path, guidance=2.0)
 
 
 def test_cached_codes_train_as_codes_made_in_the_step(place, tmp_path):
-  for i in range(12):  # Of photographs, training sees windows.
-    image = tmp_path / 'images/train' / 'ab'[i % 2] / f'{i:02}.png'
-    image.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(i).integers(
-        0, 256, (20, 16, 3), np.uint8)).save(image)
+  source = labelled(tmp_path / 'images')  # Of photographs one sees windows.
   folder = tmp_path / 'codes'
   made = encode.encode(place / 'tokenizer', folder, batch_size=8,
-                       source=f'folder:{tmp_path}/images')
+                       source=source)
   assert made['shape'] == [4, 4] and made['labelled'] and made['count'] == 12
   same = dict(tokenizer__sample=False, evaluation__split='train',
               diffusion__classes=2)
-  direct = config(place, data__sources=(f'folder:{tmp_path}/images',), **same)
+  direct = config(place, data__sources=(source,), **same)
   cached = config(place, data__sources=(f'codes:{folder}',), **same)
   _, frozen = built(place, tokenizer__sample=False)
   encoded = jax.jit(lambda frozen, batch: tasks.build(

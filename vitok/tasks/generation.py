@@ -209,13 +209,14 @@ def _check(config, schedule):
   if not generation.guidance or min(generation.guidance) < 0:
     raise errors.InputError(
         'config.generation.guidance', tuple(generation.guidance),
-        'is not one scale or several, none below 0', (1.5,))
-  if (options.classes and not options.label_dropout
-      and set(generation.guidance) != {1.0}):
+        'is not one scale or several, none below 0', (1.0,))
+  if set(generation.guidance) != {1.0} and not (
+      options.classes and options.label_dropout):
     raise errors.InputError(
-        'config.generation.guidance', tuple(generation.guidance), 'needs the '
-        'null class, which config.diffusion.label_dropout=0 never trains',
-        (1.0,))
+        'config.generation.guidance', tuple(generation.guidance),
+        'needs the null class, which config.diffusion.label_dropout=0 never '
+        'trains' if options.classes else
+        'needs classes, and config.diffusion.classes=0 has none', (1.0,))
   for label in generation.labels:  # -1 is the null class.
     if not -1 <= label < options.classes:
       raise errors.InputError(
