@@ -190,11 +190,16 @@ class Samples:
     return found, ids
 
   def _told(self):
-    """What the samples are of, as their numbers' protocol says it."""
-    classes = self._generator.classes
-    labels = tuple(self._config.generation.labels) or (
+    """What the samples are of and how they are made, as their numbers'
+    protocol says it."""
+    classes, config = self._generator.classes, self._config
+    labels = tuple(config.generation.labels) or (
         f'0..{classes - 1}' if classes else 'none')
-    return f'samples of labels {labels} in turn'
+    scales = ', '.join(f'{scale:g}' for scale in config.generation.guidance)
+    first, last = config.generation.interval
+    return (f'samples of labels {labels} in turn, by {config.diffusion.sampler}'
+            f' in {config.diffusion.steps} steps, guidance {scales} at times '
+            f'{first:g} to {last:g}')
 
 
 def _rows(state, frozen, batch, key):
