@@ -1,9 +1,12 @@
+import dataclasses
 import json
 import pathlib
 
 import pytest
 
-from vitok import accounting, errors, sizes, sweeps
+from tests.sweeps import tiny
+from tests.tasks.test_generation import TINY_DIT
+from vitok import accounting, errors, sizes, sweeps, tasks
 from vitok.sweeps import price as price_lib
 
 TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
@@ -27,6 +30,24 @@ def test_a_units_price_is_accounting_times_steps_and_batch(value):
   flops = described['flops']['train_step'] * 4 * 2
   assert row['train_flops'] == flops
   assert row['hours'] == pytest.approx(flops / (494.7e12 * 0.5) / 3600)
+
+
+def test_hours_of_a_generator_are_with_the_encoder_unless_codes_are_cached():
+  def priced(source):
+    unit = sweeps.Unit('dit', {
+        **TINY_DIT, **tiny.COMMON, 'model.name': 'A-A/1x8x4',
+        'tokenizer.workdir': '@after', 'tokenizer.sample': False,
+        'data.sources': (source,)}, {'role': 'law'})
+    experiment = dataclasses.replace(sweeps.load(TINY), units=(unit,))
+    (row,) = price_lib.price(experiment, device='h100')['units']
+    cost = tasks.build(experiment.resolve(unit)).cost()
+    return row, cost['flops']['train_step'], cost['tokenizer']['encode']
+
+  (images, train, encode), (cached, _, _) = map(
+      priced, ('photographs', 'codes:/nowhere'))
+  assert images['train_flops'] == cached['train_flops'] == train * 4 * 4
+  assert images['hours'] / cached['hours'] == pytest.approx(
+      1 + encode / train)
 
 
 def test_the_total_is_the_sum_and_the_largest_memory(value):

@@ -15,6 +15,7 @@ from etils import epath
 from vitok import config as config_lib
 from vitok import errors, files, tasks
 from vitok.accounting import devices as devices_lib
+from vitok.data import codes
 from vitok.scaling import estimates, runs, table
 from vitok.sweeps import text
 from vitok.sweeps.experiment import Experiment
@@ -40,8 +41,9 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     [{'unit', 'role', 'model', 'parameters', 'train_flops',
     'bytes_per_device', 'hours'}], 'total': {'train_flops',
     'bytes_per_device' (the largest), 'hours'}, 'smallest_effects': {claim:
-    number or None}}. Hours are with the networks of losses, which FLOPs are
-    not; None on an accelerator of unknown peak.
+    number or None}}. Hours are with the networks of losses, and with a
+    generator's tokenizer where it encodes in the step, which FLOPs are not;
+    None on an accelerator of unknown peak.
 
   Raises:
     InputError: an unknown device, or a config without a price.
@@ -61,8 +63,11 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     flops = (cost['flops']['train_step'] * config.batch_size
              * config.total_steps)
     one = known[config.model.dtype]
-    losses = sum(net['train_step'] for net in cost.get('losses', {}).values())
-    work = flops + losses * config.batch_size * config.total_steps
+    others = sum(net['train_step'] for net in cost.get('losses', {}).values())
+    if config.task == 'generation' and not all(
+        source.startswith(codes.PREFIX) for source in config.data.sources):
+      others += cost['tokenizer']['encode']
+    work = flops + others * config.batch_size * config.total_steps
     rows.append(dict(
         unit=unit.name, role=unit.factors.get('role', 'law'),
         model=(cost['name'] if config.task == 'generation'
