@@ -6,7 +6,10 @@
   python tools/convert_weights.py dinov2_base --file=model.safetensors
 
 The first makes a workdir that `vitok.load`, `vitok.evaluate` and `init_from`
-read as they do a trained run's checkpoint 0. Sizes are read off the tensors.
+read as they do a trained run's checkpoint 0, and whose codes `vitok.encode`
+and generators take. Sizes are read off the tensors. --source says which images
+(`config.data.sources`) a generator takes the mean and deviation of codes of;
+without it, only cached codes have them.
 The second writes `encoder.safetensors` and `decoder.safetensors` of a run
 whose model is of ViTok-v2's kind (`configs/vitok_v2.py`), of its moving
 average if it keeps one. The third puts a network for losses by features into
@@ -15,6 +18,7 @@ publish on the Hugging Face hub (`interop.weights.REPOSITORIES`).
 """
 
 import hashlib
+import json
 import pathlib
 
 import numpy as np
@@ -26,7 +30,7 @@ from vitok.interop import saved, vitok_v2, weights
 from vitok.models.features import dinov2
 from vitok.models.features import layers as feature_layers
 from vitok.tasks import base
-from vitok.training import checkpoints
+from vitok.training import checkpoints, trainer
 
 
 def main(arguments=None):
@@ -42,6 +46,8 @@ def main(arguments=None):
     add('--out', help='folder that is made')
     add('--resolution', type=int, default=256,
         help='pixels of config.data.resolution of the workdir')
+    add('--source', default='',
+        help='of images like those that a release was trained on')
     add('--patch_order', default=vitok_v2.PATCH_ORDERS[0],
         choices=vitok_v2.PATCH_ORDERS,
         help='how the release flattens a patch')
@@ -64,10 +70,10 @@ def main(arguments=None):
       export(flags.workdir, out, flags.patch_order)
     else:
       convert(flags.encoder, flags.decoder, out, flags.resolution,
-              flags.patch_order)
+              flags.patch_order, flags.source)
 
 
-def convert(encoder, decoder, out, resolution, patch_order):
+def convert(encoder, decoder, out, resolution, patch_order, source=''):
   """Writes the workdir `out` of two files."""
   tensors = [weights.read(path) for path in (encoder, decoder)]
   params = vitok_v2.from_published(*tensors, patch_order)
@@ -75,6 +81,8 @@ def convert(encoder, decoder, out, resolution, patch_order):
   size = vitok_v2.size_of(*tensors)
   config.model.update(vitok_v2.MODEL, name=str(size))
   config.data.resolution = resolution
+  if source:
+    config.data.sources = (source,)
   models.build(config.model, frames=1, resolution=resolution)  # It fits.
   files.write_text(out / 'config.json', config_lib.to_json(config))
   writer = checkpoints.Checkpoints(out, config.checkpoint)
@@ -84,6 +92,10 @@ def convert(encoder, decoder, out, resolution, patch_order):
       'patch_order': patch_order})
   writer.wait()
   writer.close()
+  # A release is a finished run, of which no more is known.
+  files.write_text(out / trainer.DONE, json.dumps(
+      {'step': 0, 'seconds': {}, 'metrics': {}, 'source': source},
+      indent=2) + '\n')
   print(f'{out}: {size}, of {encoder} and {decoder}')
 
 

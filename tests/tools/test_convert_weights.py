@@ -1,14 +1,18 @@
 """`tools/convert_weights.py`: a release becomes a run, and a run a release."""
 
+import shutil
+
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import vitok
+from tests.tasks.test_generation import TINY_DIT
 from tools import convert_weights
 from vitok import config as config_lib
-from vitok import errors, sizes
+from vitok import encode, errors, sizes, tasks
 from vitok.interop import saved, vitok_v2, weights
+from vitok.tasks import tokenizer
 
 SIZE = sizes.parse_v2('Bw64d2h2-Bw96d1h3/1x8x4')
 
@@ -53,6 +57,31 @@ def test_a_release_loads_as_a_run_and_is_written_again(tmp_path, capsys):
     assert found.keys() == given.keys()
     for name, x in found.items():
       np.testing.assert_array_equal(x, given[name], name)
+
+
+def test_a_release_is_encoded_and_generated_from(tmp_path, monkeypatch):
+  monkeypatch.setattr(tokenizer, 'EXAMPLES', 32)
+  write(tmp_path)
+  convert(tmp_path, '--resolution=32')
+  made = encode.encode(tmp_path / 'run', tmp_path / 'codes', 'photographs',
+                       split='test[:8]', batch_size=8)
+  assert made['shape'] == [16, 4] and made['count'] == 8
+
+  def loaded(**changes):
+    own = config_lib.read(tmp_path / 'run/config.json')
+    config = config_lib.override(own, TINY_DIT | {
+        'tokenizer.workdir': str(tmp_path / 'run'), 'tokenizer.sample': False,
+        'data.split': 'test', **changes})
+    return tasks.build(config).generator.tokenizer.reference.load()
+
+  with pytest.raises(errors.InputError, match='without --source.*codes:DIR'):
+    loaded()
+  assert 'mean' not in loaded(**{'diffusion.normalise': False})
+  found = loaded(**{'data.sources': (f'codes:{tmp_path}/codes',)})
+  np.testing.assert_allclose(found['mean'], made['mean'], rtol=1e-5, atol=1e-7)
+  shutil.rmtree(tmp_path / 'run')
+  convert(tmp_path, '--resolution=32', '--source=photographs')
+  assert loaded()['mean'].shape == (4,)
 
 
 def test_half_precision_files_are_read(tmp_path):

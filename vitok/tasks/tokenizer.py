@@ -64,6 +64,7 @@ class Frozen:
       _check_same(config, self._own)
       self._folder = _checkpoint(config.tokenizer)
       self._check_codes()
+      self._check_source()
 
   @property
   def reference(self) -> base.WeightRef:
@@ -101,6 +102,19 @@ class Frozen:
       if config.tokenizer.sample:
         raise errors.InputError('config.tokenizer.sample', True, f'{source} '
                                 'holds means, of which none is drawn', False)
+
+  def _check_source(self):
+    """Refuses to scale codes by what cannot be known of them."""
+    config = self._config
+    done = json.loads((self._folder.parents[1] / 'DONE').read_text())
+    if config.diffusion.normalise and done.get('source') == '' and not any(
+        key == 'data.sources' for key, _, _ in self._cached()):
+      raise errors.InputError(
+          'config.tokenizer.workdir', config.tokenizer.workdir,
+          'was converted without --source, so that nothing says which images '
+          'the mean and deviation of its codes are of',
+          'tools/convert_weights.py with --source=tfds:imagenet2012, or '
+          '--config.data.sources=codes:DIR of vitok.encode')
 
   def _cached(self):
     """(key, source, manifest) of the config's sources that are codes."""
