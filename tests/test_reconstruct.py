@@ -8,7 +8,7 @@ import skimage.data
 from PIL import Image
 
 import vitok
-from tests import films, tiny_run
+from tests import films, runs, tiny_run
 from vitok import errors, loading, reconstruct
 from vitok.data import transforms, video_file
 from vitok.metrics import image as image_metrics
@@ -166,6 +166,39 @@ def test_a_frame_rate_is_kept(tmp_path):
   assert seen.rate == 10 and '12 of 30 frames' in seen.told
   levels = [round(frame.mean() / 8) for frame in seen.frames()]
   assert levels == [0, 2, 5, 7, 10, 12, 15, 17, 20, 22, 25, 27]
+
+
+def test_a_run_of_native_sizes_squeezes_neither_images_nor_videos(
+    photographs, tmp_path):
+  config = runs.tiny(evaluation__crop='native')
+  film = films.write(tmp_path / 'a.mp4', films.images(2))
+  for path in (photographs[0], str(film)):
+    with pytest.raises(errors.InputError, match='--workdir.*own size.*load'):
+      reconstruct.see(path, config)
+
+
+def test_a_shorter_code_is_reconstructed_at_a_trained_length(
+    photographs, tmp_path, monkeypatch, workdir):
+  run = tmp_path / 'run'
+  tiny_run.make(run, model__name='A-A/1x8x4+4', model__keep=(2, 4))
+  codes, pictures = tmp_path / 'codes.npz', tmp_path / 'out'
+  reconstruct.main([photographs[0], f'--workdir={run}', f'--codes={codes}',
+                    f'--out={pictures}', '--length=2'])
+  tokenizer = vitok.load(run)
+  seen, _ = reconstruct.read(photographs[:1], tokenizer.config)
+  with np.load(codes) as stored:
+    np.testing.assert_allclose(stored['z'], tokenizer.encode(seen, 2).z,
+                               atol=1e-5)
+  shown = np.asarray(Image.open(pictures / 'cat.png'))[:, -SIDE:].astype(int)
+  made = tokenizer.reconstruct(seen, 2)[0, 0]
+  assert np.abs(shown - made).max() <= 1
+  assert np.abs(made - tokenizer.reconstruct(seen)[0, 0].astype(int)).max() > 1
+
+  monkeypatch.setattr(loading, 'load', lambda *_: pytest.fail('loaded'))
+  for folder, words in ((run, r'--length=3.*keep=\(2, 4\).*choice: 2'),
+                        (workdir, r'--length=3.*keep=\(\)')):
+    with pytest.raises(errors.InputError, match=words):
+      reconstruct.reconstruct(photographs[:1], str(folder), length=3)
 
 
 @pytest.mark.parametrize('content', [b'', b'not a video'])

@@ -6,6 +6,8 @@
   --out=DIR           where the pictures go; by default
                       <workdir>/reconstructions
   --codes=FILE.npz    also writes the codes
+  --length=N          tokens of the code that are kept, of a model that was
+                      trained with `config.model.keep`: one of those lengths
 
 A file of any size is treated as the run's evaluation treats it: the crop of
 `config.evaluation.crop` (the largest centred square by default) is resized
@@ -77,9 +79,11 @@ def see(path: str, config: Any) -> Seen:
     config: of the run.
 
   Raises:
-    InputError: a file that is missing or cannot be read.
+    InputError: a file that is missing or cannot be read, or a run that keeps
+      images at their own size.
   """
   from vitok.data import video_file
+  _check_crop(config)
   if pathlib.Path(path).suffix.lower() in video_file.ENDINGS:
     return _see_video(path, config)
   images, (told,) = read([path], config)
@@ -99,12 +103,9 @@ def read(paths: Sequence[str], config: Any) -> tuple[np.ndarray, list[str]]:
   Raises:
     InputError: a file that is missing or cannot be read.
   """
-  from vitok.data import native, transforms
+  from vitok.data import transforms
   evaluation, size = config.evaluation, config.data.resolution
-  if evaluation.crop == native.CROP:
-    raise errors.InputError(
-        '--workdir', None, 'holds a run that keeps images at their own size',
-        'vitok.load(workdir).reconstruct(images)')
+  _check_crop(config)
   crop_of = transforms.crop(evaluation.crop)
   images, told = [], []
   for path in paths:
@@ -141,17 +142,26 @@ def names(paths: Sequence[str]) -> list[str]:
 
 def reconstruct(paths: Sequence[str], workdir: str,
                 checkpoint: int | None = None, out: str = '',
-                codes: str = '') -> list[str]:
+                codes: str = '', length: int | None = None) -> list[str]:
   """Writes a side-by-side of each file; returns a line about each.
+
+  Args:
+    paths: of the files.
+    workdir: of the run.
+    checkpoint: step; by default the newest whole checkpoint.
+    out: folder of the pictures; by default `<workdir>/reconstructions`.
+    codes: file of the codes; '': they are not written.
+    length: tokens of the code that are kept; `None` is all.
 
   Raises:
     InputError: before a device is touched, for a file that cannot be read, no
-      run, or no such checkpoint.
+      run, no such checkpoint, or a length that the run was not trained with.
   """
   from vitok import loading
   from vitok.data import video_file
   from vitok.metrics import files as metric_files
   config = loading.read_config(workdir, checkpoint)
+  _check_length(length, config.model.keep)
   files = [see(path, config) for path in paths]
   out = epath.Path(out or epath.Path(workdir) / 'reconstructions')
   _check_outputs(paths, out, codes)
@@ -160,12 +170,12 @@ def reconstruct(paths: Sequence[str], workdir: str,
   images = [i for i, seen in enumerate(files) if seen.rate is None]
   stills = (clip for i in images for clip in files[i].clips(config.data.frames))
   taken = dict(enumerate(names(paths)))
-  for i, row in zip(images, _rows(tokenizer, stills), strict=True):
+  for i, row in zip(images, _rows(tokenizer, stills, length), strict=True):
     (picture,) = measured[i].add(row)
     metric_files.write_png(out / f'{taken[i]}.png', picture)
   for i, seen in enumerate(files):
     if seen.rate is not None:
-      clips = _rows(tokenizer, seen.clips(config.data.frames))
+      clips = _rows(tokenizer, seen.clips(config.data.frames), length)
       video_file.write(out / f'{taken[i]}.mp4', (
           picture for row in clips for picture in measured[i].add(row)),
           seen.rate)
@@ -182,6 +192,23 @@ def reconstruct(paths: Sequence[str], workdir: str,
         'step': np.array(tokenizer.step)})
     lines.append(f'codes {arrays["z"].shape}: {codes}')
   return [*lines, f'pictures: {out}']
+
+
+def _check_crop(config):
+  """Refuses to cut squares for a model of images at their own size."""
+  from vitok.data import native
+  if config.evaluation.crop == native.CROP:
+    raise errors.InputError(
+        '--workdir', None, 'holds a run that keeps images at their own size',
+        'vitok.load(workdir).reconstruct(images)')
+
+
+def _check_length(length, keep):
+  if length is not None and length not in keep:
+    raise errors.InputError(
+        '--length', length, f'is none of config.model.keep={tuple(keep)}, to '
+        'which codes were cut in training',
+        min(keep, key=lambda n: abs(n - length), default=None))
 
 
 def _check_outputs(paths, out, codes):
@@ -224,7 +251,8 @@ class _Measured:
     return told + f', SSIM {np.mean(self._ssim):.4f}' * bool(self._ssim)
 
 
-def _rows(tokenizer: Any, clips: Iterable[tuple[np.ndarray, int]]):
+def _rows(tokenizer: Any, clips: Iterable[tuple[np.ndarray, int]],
+          length: int | None):
   """Reconstructs clips, `_BATCH` at a time.
 
   Yields:
@@ -236,7 +264,7 @@ def _rows(tokenizer: Any, clips: Iterable[tuple[np.ndarray, int]]):
   while group := list(itertools.islice(clips, _BATCH)):
     batch = np.stack([clip for clip, _ in group])
     batch = np.pad(batch, [(0, _BATCH - len(group))] + 4 * [(0, 0)])
-    code = tokenizer.encode(batch)
+    code = tokenizer.encode(batch, length)
     decoded = metrics.to_uint8(tokenizer.decode(code))
     # Each frame as an image: the frames that fill up a clip do not count.
     x, y = (a.reshape(-1, 1, *a.shape[2:]) for a in (batch, decoded))
@@ -316,11 +344,12 @@ def main(arguments=None):
     parser.add_argument('--checkpoint', type=int)
     parser.add_argument('--out', default='')
     parser.add_argument('--codes', default='')
+    parser.add_argument('--length', type=int)
     flags = parser.parse_args(rest)
     from vitok.training import runtime
     runtime.prepare()
     for line in reconstruct(flags.files, flags.workdir, flags.checkpoint,
-                            flags.out, flags.codes):
+                            flags.out, flags.codes, flags.length):
       print(line)
 
 
