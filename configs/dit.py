@@ -4,11 +4,12 @@
 `vitok.accounting.dit`, WORKDIR that of the finished tokenizer, whose model and
 data the config takes over. Numbers are those of ViTok's sweeps: DDPM's linear
 schedule, noise predicted, 500k steps at batch 256, learning rate 1e-4, moving
-average .9999, DDIM of 250 steps, guidance 1.5 and 3.
+average .9999, DDIM of 250 steps.
 
 The model sees no class unless `--config.diffusion.classes=1000` says how many
-there are. For wide codes `--config.diffusion.shift=0` shifts the schedule by
-the size of the code.
+there are. Then samples can be guided, in the paper with
+`--config.generation.guidance='(1.5,3.0)'`. For wide codes
+`--config.diffusion.shift=0` shifts the schedule by the size of the code.
 """
 
 from etils import epath
