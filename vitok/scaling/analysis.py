@@ -33,6 +33,7 @@ class Law:
     curved: the same with a quadratic term, or None.
     held_out: {column: {value: (error, low, high)}}; predicted - observed.
     refused: why there is no fit, or ''.
+    where: {column: value} of the units, if all claims about x agree on them.
   """
   x: str
   y: str
@@ -40,6 +41,7 @@ class Law:
   curved: fits.Fit | None = None
   held_out: dict = dataclasses.field(default_factory=dict)
   refused: str = ''
+  where: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,8 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
   names = dict.fromkeys(
       'code_floats' if claim.rule == 'equal_slopes' else claim.x[0]
       for claim in sweep.claims)
-  laws = tuple(_law(checks.unflagged(data[y]), x, y, _held(x, sweep.claims))
+  laws = tuple(_law(checks.unflagged(data[y]), x, y, _held(x, sweep.claims),
+                    _where(x, sweep.claims))
                for x in names or ('code_floats',) for y in defined)
   found = (regression.regress(checks.unflagged(data[y]), y, level=LEVEL)
            for y in defined)
@@ -170,12 +173,18 @@ def _held(x, claims):
   return tuple(dict.fromkeys(terms))
 
 
-def _law(data, x, y, held):
-  terms = (x, *held)
+def _where(x, claims):
+  """The units that all claims over x are about, {} where they differ."""
+  first, *others = [claim.where for claim in claims if claim.x[0] == x] or [{}]
+  return first if all(other == first for other in others) else {}
+
+
+def _law(data, x, y, held, where):
+  terms, data = (x, *held), data.where(**where)
   try:
     fit = fits.fit(data, terms)
   except errors.InputError as error:
-    return Law(x, y, refused=str(error))
+    return Law(x, y, refused=str(error), where=where)
   held_out = {}
   for column in HELD_OUT:
     found = fits.held_out(data, terms, column)
@@ -184,7 +193,8 @@ def _law(data, x, y, held):
              if np.isfinite(error)}
     if len(known) > 1:
       held_out[column] = known
-  return Law(x, y, fit, fits.fit(data, terms, curved=True), held_out)
+  return Law(x, y, fit, fits.fit(data, terms, curved=True), held_out,
+             where=where)
 
 
 def _pairs(sweep, data, images):

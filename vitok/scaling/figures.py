@@ -52,8 +52,10 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
     x: column: 'code_floats', 'encoder_parameters', ...
     y: a response; of a logarithm, the thing itself is drawn on a log axis.
   """
+  fitted = analysis.law(x, y)
   data = analysis.data[y].keep(
-      [row['role'] in ('law', 'arm') for row in analysis.data[y].rows])
+      [row['role'] in ('law', 'arm') for row in analysis.data[y].rows]).where(
+          **fitted.where)
   if not data.rows:
     return None
   paper = published.panel(x, y, video=any(
@@ -64,7 +66,6 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
       **(dict(width_ratios=(1.65, 1)) if paper else {}))
   main = figure.add_subplot(grid[0, 0])
   strip = figure.add_subplot(grid[1, 0], sharex=main)
-  fitted = analysis.law(x, y)
   _law_line(main, fitted, y, data.where(role='law').rows or data.rows)
   _units(main, data, x, y)
   _nulls(main, analysis, x, y)
@@ -75,7 +76,8 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
   if x == _CODE:
     _pixels_per_float(main, data.rows)
   main.set_ylabel(RESPONSES[y].name)
-  main.set_title(f'This sweep: {_shown(analysis)}')
+  main.set_title(f'This sweep: {_shown(analysis)}' + ''.join(
+      f', {column} {value}' for column, value in fitted.where.items()))
   if RESPONSES[y].log2:
     _decades(main)
   handles, labels = main.get_legend_handles_labels()
@@ -265,9 +267,10 @@ def _nulls(axes, analysis, x, y):
     points = sorted((row[_CODE], column(row)) for row in rows
                     if row['model'] == kind and min(floats) / 2 <= row[_CODE]
                     <= max(floats) * 2)
-    if points:
-      axes.plot(*np.array(points).T, marker=mark, linestyle=':', color=GREY,
-                linewidth=1, label=label, zorder=1)
+    if points:  # Of cells of one size, no line: they are no function of it.
+      alone = len({floats for floats, _ in points}) == len(points)
+      axes.plot(*np.array(points).T, marker=mark, color=GREY, linewidth=1,
+                linestyle=':' if alone else '', label=label, zorder=1)
 
 
 def _null_levels(axes, rows, column, units):

@@ -38,6 +38,11 @@ NAMES = {  # Axis labels with units.
     'encoder_parameters': 'encoder parameters',
     'decoder_parameters': 'decoder parameters', 'steps': 'training steps',
     'together': 'frames coded together',
+    'calm': 'adversary: 1 twice, 2 once its weight, 4 none',
+    'patience': 'steps without adversary: 1 none, 2 and 4 of one length',
+    'indifference': 'weight of LPIPS: 1 all, 2 half, 4 none',
+    'latent': 'code: 1 patches, 2 latent tokens',
+    'cut': 'code: 1 whole, 2 cut in training',
     'train_flops': 'training FLOPs', 'learning_rate': 'peak learning rate',
 }
 
