@@ -25,10 +25,10 @@ SMALLER = {
     'tfds:imagenet2012': 'photographs', 'validation': 'test',
     'array_record:data/cifar10': 'photographs',
     'gs://bucket': 'runs', ' --distributed': '',
-    'run experiments/bottleneck_scaling.py':
-        f'run {TINY} --config.batch_size=8',
-    'run experiments/encoder_scaling.py':
-        f'run {TINY} --config.batch_size=8',
+    **{f'run experiments/{name}.py': f'run {TINY} --config.batch_size=8'
+       for name in ('bottleneck_scaling', 'encoder_scaling', 'loss_tradeoff',
+                    'video_scaling')},
+    '=8:cpu20': '=8',
     'status experiments/encoder_scaling.py': f'status {TINY}',
     'vitok.report experiments/encoder_scaling.py': f'vitok.report {TINY}',
     # Networks, which may not be here, have tests of their own.
