@@ -35,6 +35,13 @@ def pytest_configure(config):
                     os.environ['JAX_COMPILATION_CACHE_DIR'])
 
 
+def pytest_collection_modifyitems(items):
+  # Half a minute and more each: started last, one would be left to one worker.
+  longest = ('tests/test_readme.py', 'tests/multiprocess',
+             'tests/tools/test_kill_test.py', 'tests/tools/test_benchmark.py')
+  items.sort(key=lambda item: not item.nodeid.startswith(longest))
+
+
 @pytest.fixture(scope='session')
 def root():
   """The checkout."""
