@@ -150,13 +150,9 @@ def units(preset):
       for c in channels]
   ends = {f'p{patch}c{c}' for _, patch, channels, *_ in numbers['grid']
           for c in (channels[0], channels[-1])}
-  # The weights of KL make a nat equally dear at `equal_price` floats: the sum
-  # is divided by the numbers of an image where the mean is by those of a code.
-  weight = 1e-3 * 3 * scale['data.resolution']**2 / numbers['equal_price']
   arms = numbers['arms']
   changes = {'wide': WIDE, 'narrow': NARROW.get(arms.get('narrow')),
-             'per_nat': {'loss.kl_reduction': 'sum',
-                         'loss.kl_weight': weight}}
+             'per_nat': sweeps.price_per_nat(scale, numbers['equal_price'])}
   chosen = {'ends': ends, 'all': {point.name for point in points},
             **{patch: {point.name for point in points if patch in point.name}
                for patch in ('p16', 'p32')}}

@@ -76,12 +76,10 @@ def units(preset):
   names, channels = list(numbers['towers']), numbers['channels']
   equal = sizes.parse(numbers['model'].format(names[0], 16)).code_floats(
       1, scale['data.resolution'])
-  # A sum is divided by the numbers of an image, a mean by those of a code.
-  price = {'loss.kl_reduction': 'sum', 'loss.kl_weight':
-           1e-3 * 3 * scale['data.resolution']**2 / equal}
   points = {(name, c): sweeps.Point(
       f'dec{name}-c{c}', {
-          **scale, **price, **numbers.get('layers', {}),
+          **scale, **sweeps.price_per_nat(scale, equal),
+          **numbers.get('layers', {}),
           'model.name': str(sizes.parse(numbers['model'].format(name, c)))},
       rate) for name, rate in numbers['towers'].items() for c in channels}
   ends = {c: [points[name, c].name for name in (names[0], names[-1])]

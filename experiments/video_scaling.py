@@ -151,11 +151,8 @@ def units(preset):
       for c in channels]
   arms = {}
   if 'equal_price' in numbers:
-    clip = 3 * scale['data.frames'] * scale['data.resolution']**2
-    arms['per_nat'] = ({
-        'loss.kl_reduction': 'sum',
-        'loss.kl_weight': 1e-3 * clip / numbers['equal_price'],
-    }, numbers['longer'])
+    arms['per_nat'] = (sweeps.price_per_nat(scale, numbers['equal_price']),
+                       numbers['longer'])
   yield from sweeps.expand(
       points, seeds={name: 2 for name in numbers['repeated']},
       longer=numbers['longer'], tuned=numbers['tuned'], arms=arms)

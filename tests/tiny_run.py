@@ -1,13 +1,26 @@
 """Runs on one device, and workdirs of runs that were never trained."""
 
-import jax
+import contextlib
+import pathlib
+from collections.abc import Iterator
 
-from tests import runs
+import jax
+import pytest
+
+from tests import runs, stand_ins
 from vitok import config as config_lib
 from vitok import files, tasks
+from vitok.tasks import tokenizer
 from vitok.training import checkpoints, program, trainer
 
 SIDE = runs.TINY['data.resolution']  # Pixels.
+DIT = {
+    'task': 'generation', 'dit.name': 'F', 'dit.width': 32, 'dit.heads': 2,
+    'dit.depth': 1, 'diffusion.steps': 3, 'generation.count': 5,
+    'generation.batch_size': 8, 'data.crop': 'center', 'data.flip': False,
+    'evaluation.count': 4, 'evaluation.batch_size': 8, 'evaluation.every': 0,
+    'total_steps': 4, 'checkpoint.every': 2,
+}
 PROGRAMS = {}  # Of one device, compiled once for the tests of a process.
 
 
@@ -44,3 +57,22 @@ def make(workdir, steps=(3,), **changes):
   saver.close()
   files.write_text(workdir / 'config.json', config_lib.to_json(config))
   return config
+
+
+def finished(workdir, **changes):
+  """`make`s a run that counts as done; returns its workdir."""
+  make(workdir, **changes)
+  files.write_text(workdir / trainer.DONE, '{}')
+  return workdir
+
+
+@contextlib.contextmanager
+def tokenized(folder, **changes) -> Iterator[pathlib.Path]:
+  """The folder with a finished 'tokenizer' of initial parameters, and with
+  stand-ins in the place of networks; statistics of codes are of few images."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(tokenizer, 'EXAMPLES', 64)
+    stand_ins.install(patch, folder / 'weights')
+    finished(folder / 'tokenizer', data__crop='center', data__flip=False,
+             **changes)
+    yield folder

@@ -5,13 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from tests import runs, stand_ins, tiny_run
+from tests import runs, tiny_run
 from tests.multiprocess import launch
-from tests.tasks.test_generation import TINY_DIT
 from vitok import config as config_lib
-from vitok import evaluate, files
-from vitok.tasks import tokenizer
-from vitok.training import trainer
+from vitok import evaluate
 
 CHANGES = {
     'tokenizer': {'evaluation.numbers': ('rkid', 'lpips_alex')},
@@ -34,15 +31,10 @@ with pytest.MonkeyPatch.context() as patch:
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
   """A folder with a finished 'tokenizer' and a 'dit' on its codes."""
-  folder = tmp_path_factory.mktemp('measured')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tokenizer, 'EXAMPLES', 64)
-    stand_ins.install(patch, folder / 'weights')
-    tiny_run.make(folder / 'tokenizer', data__crop='center',
-                  data__resolution=32, data__flip=False)
-    files.write_text(folder / 'tokenizer' / trainer.DONE, '{}')
+  with tiny_run.tokenized(tmp_path_factory.mktemp('measured'),
+                          data__resolution=32) as folder:
     tiny_run.train(config_lib.override(runs.tiny(
-        tokenizer__workdir=str(folder / 'tokenizer')), TINY_DIT | {
+        tokenizer__workdir=str(folder / 'tokenizer')), tiny_run.DIT | {
             'data.resolution': 32, 'total_steps': 1}), folder / 'dit')
     yield folder
 

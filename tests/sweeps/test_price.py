@@ -4,8 +4,8 @@ import pathlib
 
 import pytest
 
+from tests import tiny_run
 from tests.sweeps import tiny
-from tests.tasks.test_generation import TINY_DIT
 from vitok import accounting, errors, sizes, sweeps, tasks
 from vitok.sweeps import price as price_lib
 
@@ -35,7 +35,7 @@ def test_a_units_price_is_accounting_times_steps_and_batch(value):
 def test_hours_of_a_generator_are_with_the_encoder_unless_codes_are_cached():
   def priced(source):
     unit = sweeps.Unit('dit', {
-        **TINY_DIT, **tiny.COMMON, 'model.name': 'A-A/1x8x4',
+        **tiny_run.DIT, **tiny.COMMON, 'model.name': 'A-A/1x8x4',
         'tokenizer.workdir': '@after', 'tokenizer.sample': False,
         'data.sources': (source,)}, {'role': 'law'})
     experiment = dataclasses.replace(sweeps.load(TINY), units=(unit,))

@@ -9,12 +9,12 @@ import pytest
 
 import vitok
 from tests import runs, tiny_run
-from tests.tasks.test_generation import TINY_DIT, labelled
+from tests.tasks.test_generation import labelled
 from vitok import config as config_lib
 from vitok import data, encode, errors, files, tasks, validation
 from vitok.data import codes, selection
 from vitok.tasks import base, tokenizer
-from vitok.training import mesh, trainer
+from vitok.training import mesh
 
 
 @pytest.fixture(autouse=True)
@@ -24,15 +24,14 @@ def few_examples(monkeypatch):
 
 def make(folder, **changes):
   """A finished tokenizer of initial parameters, in a new folder."""
-  tiny_run.make(folder, **{'data__flip': False, **changes})
-  files.write_text(folder / trainer.DONE, '{}')
-  return folder
+  return tiny_run.finished(folder, **{'data__flip': False, **changes})
 
 
 def generator(workdir, **changes):
   """The config of a generator on the codes of a run."""
   own = config_lib.read(workdir / 'config.json')
-  config = config_lib.override(config_lib.default(), runs.TINY | TINY_DIT | {
+  config = config_lib.override(
+      config_lib.default(), runs.TINY | tiny_run.DIT | {
       'tokenizer.workdir': str(workdir), 'tokenizer.sample': False} | {
           key.replace('__', '.'): value for key, value in changes.items()})
   config.model, config.data.frames = own.model, own.data.frames

@@ -10,39 +10,25 @@ import optax
 import pytest
 from PIL import Image
 
-from tests import runs, stand_ins, tiny_run
+from tests import runs, tiny_run
 from vitok import config as config_lib
 from vitok import data, encode, errors, evaluate, files, sample, tasks
 from vitok.data import codes
 from vitok.interop import saved
-from vitok.tasks import base, generation, samples, tokenizer
+from vitok.tasks import base, generation, samples
 from vitok.training import program, trainer
-
-TINY_DIT = {
-    'task': 'generation', 'dit.name': 'F', 'dit.width': 32, 'dit.heads': 2,
-    'dit.depth': 1, 'diffusion.steps': 3, 'generation.count': 5,
-    'generation.batch_size': 8, 'data.crop': 'center', 'data.flip': False,
-    'evaluation.count': 4, 'evaluation.batch_size': 8, 'evaluation.every': 0,
-    'total_steps': 4, 'checkpoint.every': 2,
-}
 
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
   """A folder with the finished 'tokenizer', of initial parameters."""
-  folder = tmp_path_factory.mktemp('generation')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(tokenizer, 'EXAMPLES', 64)
-    stand_ins.install(patch, folder / 'weights')
-    tiny_run.make(folder / 'tokenizer', **{
-        'data__crop': 'center', 'data__flip': False})
-    files.write_text(folder / 'tokenizer' / trainer.DONE, '{}')
+  with tiny_run.tokenized(tmp_path_factory.mktemp('generation')) as folder:
     yield folder
 
 
 def config(place, **changes):
   return config_lib.override(runs.tiny(
-      tokenizer__workdir=str(place / 'tokenizer')), TINY_DIT | {
+      tokenizer__workdir=str(place / 'tokenizer')), tiny_run.DIT | {
           key.replace('__', '.'): value for key, value in changes.items()})
 
 

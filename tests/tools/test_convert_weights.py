@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 import vitok
-from tests.tasks.test_generation import TINY_DIT
+from tests import tiny_run
 from tools import convert_weights
 from vitok import config as config_lib
 from vitok import encode, errors, sizes, tasks
@@ -69,7 +69,7 @@ def test_a_release_is_encoded_and_generated_from(tmp_path, monkeypatch):
 
   def loaded(**changes):
     own = config_lib.read(tmp_path / 'run/config.json')
-    config = config_lib.override(own, TINY_DIT | {
+    config = config_lib.override(own, tiny_run.DIT | {
         'tokenizer.workdir': str(tmp_path / 'run'), 'tokenizer.sample': False,
         'data.split': 'test', **changes})
     return tasks.build(config).generator.tokenizer.reference.load()

@@ -28,17 +28,16 @@ class Network:
 
   Attributes:
     files: names of its weights.
-    apply: of a distance: `(frozen, x, y) -> (B,)` of uint8 (B, T, H, W, 3);
+    function: of a distance: `(frozen, x, y) -> (B,)` of uint8 (B, T, H, W, 3);
       of features: `(frozen, x) -> (B, T, D)`, T being 1 if clips have one.
   """
   files: tuple[str, ...]
-  apply: Callable[..., jax.Array]
+  function: Callable[..., jax.Array]
 
-  def __post_init__(self):
-    def apply(*arguments, network=self.apply):
-      with weights.fit(*self.files):
-        return network(*arguments)
-    object.__setattr__(self, 'apply', apply)
+  def apply(self, *arguments: Any) -> jax.Array:
+    """`function`; refuses arrays that are not this network's."""
+    with weights.fit(*self.files):
+      return self.function(*arguments)
 
 
 def _lpips(name: str) -> Network:

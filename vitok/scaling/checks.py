@@ -18,14 +18,10 @@ from vitok.scaling.responses import RESPONSES
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-  """One condition: its name in `Claim.requires`, if met, and the numbers.
-
-  `designed` tells whether the sweep has units for it, finished or not.
-  """
+  """One condition: its name in `Claim.requires`, if met, and the numbers."""
   name: str
   met: bool
   detail: str
-  designed: bool = True
 
 
 # Of which role the units are that a check needs beside the law's.
@@ -90,11 +86,14 @@ def run_all(claim: Claim, rows: Sequence[dict],
     data: finished units of every role that the claim is about.
   """
   used = fitted(claim, data)
-  found = (complete(claim, rows), convergence(claim, data),
-           rates(claim, rows, data), seeds(claim, used), null(claim, rows),
-           width(claim, rows), price(claim, rows))
-  return tuple(dataclasses.replace(check, designed=check.met or bool(about(
-      claim, rows, _NEEDS.get(check.name, 'law')))) for check in found)
+  return (complete(claim, rows), convergence(claim, data),
+          rates(claim, rows, data), seeds(claim, used), null(claim, rows),
+          width(claim, rows), price(claim, rows))
+
+
+def has_units(claim: Claim, rows: Sequence[dict], check: Check) -> bool:
+  """Whether the sweep has units for a check, finished or not."""
+  return bool(about(claim, rows, _NEEDS.get(check.name, 'law')))
 
 
 def complete(claim: Claim, rows: Sequence[dict]) -> Check:

@@ -159,7 +159,8 @@ def _decide(claim, rows, found, law, flagged, obstacle, low, high, ends):
   if obstacle:
     left = f' once {flagged} units below their PCA are left out' * bool(flagged)
     return UNTESTABLE, f'Refused{left}: {obstacle}.'
-  if left := [check for check in unmet if not check.designed]:
+  if left := [check for check in unmet if not checks.has_units(
+      claim, rows, check)]:
     return UNTESTABLE, 'This preset has no units for ' + ' and '.join(
         check.name for check in left) + '.'
   if unmet:

@@ -4,9 +4,9 @@ Importing this package is cheap (no JAX): experiment files, `list`, `status`
 and `emit` need nothing more.
 """
 
-from vitok.sweeps.design import Point, expand, tower_sizes
+from vitok.sweeps.design import Point, expand, price_per_nat, tower_sizes
 from vitok.sweeps.experiment import Experiment, Unit, load, record
 from vitok.sweeps.scales import SCALES
 
-__all__ = ['SCALES', 'Experiment', 'Point', 'Unit', 'expand', 'load', 'record',
-           'tower_sizes']
+__all__ = ['SCALES', 'Experiment', 'Point', 'Unit', 'expand', 'load',
+           'price_per_nat', 'record', 'tower_sizes']

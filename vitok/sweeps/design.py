@@ -50,6 +50,20 @@ class Point:
         factors={'configuration': self.name, **self.columns, **factors})
 
 
+def price_per_nat(scale: Mapping, floats: int) -> dict:
+  """Overrides of a loss in which a nat costs the same for codes of any size.
+
+  Args:
+    scale: overrides with 'data.resolution', and 'data.frames' of clips.
+    floats: of the code for which the paper's mean over the code, with its
+      weight of 1e-3, has the same price. A sum is divided by the numbers of an
+      example where a mean is by those of a code.
+  """
+  weight = 1e-3 * 3 * scale.get('data.frames', 1) * (
+      scale['data.resolution']**2) / floats
+  return {'loss.kl_reduction': 'sum', 'loss.kl_weight': weight}
+
+
 def expand(points, *, seeds: Mapping[str, int] | int = 1,
            longer: Collection[str] = (), ratio: int = 3,
            tuned: Collection[str] = (),

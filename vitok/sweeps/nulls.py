@@ -32,7 +32,7 @@ from vitok.metrics import files as metric_files
 from vitok.metrics import networks, numbers, protocol, reconstruction, table
 from vitok.models import autoencoder
 from vitok.sweeps.experiment import Experiment
-from vitok.tasks import feature_numbers
+from vitok.tasks import base, feature_numbers
 
 TRAIN_IMAGES = 2048  # Augmented as in training.
 _READ = 256  # Of them at a time.
@@ -244,7 +244,7 @@ def _evaluate(config, models):
           name: _distance(frozen, images['original'], images['made'],
                           network=network)
           for name, network in distances.items()}
-      tables[key].add(jax.device_get(values), _rows(batch))
+      tables[key].add(*jax.device_get((values, base.rows(batch))))
   return {key: rows.columns() for key, rows in tables.items()}
 
 
@@ -255,8 +255,8 @@ def _numbers(config, models):
   frozen, sets, definitions = _frozen(used), {key: {} for key in models}, {}
   count = feature_numbers.examples(config).evaluation.count
   for key, model in models.items() if used else ():
-    made = lambda batch, model=model: (jax.device_get(_pair(
-        batch['image'], model(batch['image']))), _rows(batch))
+    made = lambda batch, model=model: jax.device_get((_pair(
+        batch['image'], model(batch['image'])), base.rows(batch)))
     features = lambda network, images: np.asarray(
         _features(frozen, images, network=network))
     sets[key], found, _ = feature_numbers.measure(
@@ -281,10 +281,6 @@ def _frozen(used):
 def _batches(config):
   return data.eval_batches(config, jax.sharding.SingleDeviceSharding(
       jax.local_devices()[0]))
-
-
-def _rows(batch):
-  return {name: np.asarray(batch[name]) for name in ('mask', 'index', 'group')}
 
 
 _compare = jax.jit(reconstruction.compare)

@@ -144,6 +144,15 @@ def example_keys(key: jax.Array, ids: jax.Array) -> jax.Array:
   return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, ids)
 
 
+def rows(batch: Batch) -> Batch:
+  """What tells the examples of a batch apart, for an evaluator's tables.
+
+  A function of an evaluator returns it beside its values, since a process
+  cannot read all rows of its batch.
+  """
+  return {name: batch[name] for name in ('mask', 'index', 'group')}
+
+
 def masked_mean(values: jax.Array, mask: jax.Array) -> jax.Array:
   """Mean of (B,) values over the examples that are not padding."""
   return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1)

@@ -21,8 +21,6 @@ from vitok.metrics import (
 from vitok.models import layers
 from vitok.tasks import base, feature_numbers
 
-_ROW = ('mask', 'index', 'group')
-
 
 class Reconstruction:
   """PSNR, SSIM, MSE and KL of reconstructions from latent means.
@@ -73,7 +71,7 @@ class Reconstruction:
   def _apply(self, function, state, frozen, batch, key):
     del frozen
     keys = base.example_keys(key, batch['index'])
-    return function(_variables(state), batch, keys), _rows(batch)
+    return function(_variables(state), batch, keys), base.rows(batch)
 
   def _distance(self, state, frozen, batch, key):
     # Of images alone, as `feature_numbers.of_images` and for its reason.
@@ -144,8 +142,3 @@ def _variables(state):
   name = base.AUTOENCODER
   params = state.params[name] if state.ema[name] is None else state.ema[name]
   return {'params': params, **state.stats[name]}
-
-
-def _rows(batch):
-  # Returned as well, since a process cannot read all rows of its batch.
-  return {name: batch[name] for name in _ROW}

@@ -23,8 +23,6 @@ from vitok.metrics import image as image_metrics
 from vitok.metrics import protocol, reconstruction, table
 from vitok.tasks import base
 
-_ROW = ('mask', 'index', 'group')
-
 
 def check(config: Any) -> None:
   """Refuses what cannot be done with images at their own size.
@@ -102,8 +100,8 @@ class Evaluator:
         keys=base.example_keys(key, batch['index']), patches=patches(batch))
     finite = (jnp.isfinite(made) | ~pixels(batch)).all((1, 2, 3, 4))
     images = reconstruction.pair(batch['image'], made)
-    return images | {'finite': finite} | {
-        name: batch[name] for name in (*_ROW, 'places', 'valid')}
+    return images | {'finite': finite} | base.rows(batch) | {
+        name: batch[name] for name in ('places', 'valid')}
 
   def run(self, functions, batches, step, workdir,
           last) -> Iterator[tuple[str, Any]]:

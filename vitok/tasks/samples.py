@@ -20,7 +20,6 @@ from vitok.metrics import image as image_metrics
 from vitok.tasks import base, feature_numbers
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)  # At which the loss is measured.
-_ROW = ('mask', 'index', 'group')
 _GRID = 64  # Samples of the picture, at most.
 
 
@@ -57,7 +56,8 @@ class Samples:
     used = feature_numbers.networks_of(self._numbers)
     self.weights = feature_numbers.weights_of(used)
     self.functions = {
-        'losses': self._losses, 'rows': _rows,
+        'losses': self._losses,
+        'rows': lambda state, frozen, batch, key: base.rows(batch),
         'guided': functools.partial(self._sample, True),
         'unguided': functools.partial(self._sample, False)}
     for network in used:
@@ -75,7 +75,7 @@ class Samples:
                             jnp.full(label_B.shape, time))
     losses = jax.lax.map(at, jnp.asarray(TIMES))
     columns = {f'loss@{time}': losses[i] for i, time in enumerate(TIMES)}
-    return columns | {'loss': losses.mean(0)}, _rows(None, None, batch, key)
+    return columns | {'loss': losses.mean(0)}, base.rows(batch)
 
   def _sample(self, guides, state, frozen, batch, key):
     """uint8 (B, T, H, W, 3) of the samples 'number' of 'label'.
@@ -200,12 +200,6 @@ class Samples:
     return (f'samples of labels {labels} in turn, by {config.diffusion.sampler}'
             f' in {config.diffusion.steps} steps, guidance {scales} at times '
             f'{first:g} to {last:g}')
-
-
-def _rows(state, frozen, batch, key):
-  # A process cannot read all rows of its batch; what a function returns it can.
-  del state, frozen, key
-  return {name: batch[name] for name in _ROW}
 
 
 def parameters(state: base.State) -> Any:

@@ -11,6 +11,7 @@ trained on, they are those of the codes, which lie beside them.
 Dimensions: B batch, L tokens, c channels of the code.
 """
 
+import functools
 import hashlib
 import json
 from typing import Any
@@ -94,7 +95,7 @@ class Frozen:
   def _check_codes(self):
     """Refuses cached codes of another tokenizer."""
     config = self._config
-    for key, source, stored in self._cached():
+    for key, source, stored in self._cached:
       if stored['sha256'] != self.sha256:
         raise errors.InputError(
             f'config.{key}', source, 'holds codes of another tokenizer than '
@@ -108,7 +109,7 @@ class Frozen:
     config = self._config
     done = json.loads((self._folder.parents[1] / 'DONE').read_text())
     if config.diffusion.normalise and done.get('source') == '' and not any(
-        key == 'data.sources' for key, _, _ in self._cached()):
+        key == 'data.sources' for key, _, _ in self._cached):
       raise errors.InputError(
           'config.tokenizer.workdir', config.tokenizer.workdir,
           'was converted without --source, so that nothing says which images '
@@ -116,6 +117,7 @@ class Frozen:
           'tools/convert_weights.py with --source=tfds:imagenet2012, or '
           '--config.data.sources=codes:DIR of vitok.encode')
 
+  @functools.cached_property
   def _cached(self):
     """(key, source, manifest) of the config's sources that are codes."""
     config = self._config
@@ -187,7 +189,7 @@ class Frozen:
     variables = self.variables()
     if not self._config.diffusion.normalise:
       return {'variables': variables}
-    cached = [stored for key, _, stored in self._cached()
+    cached = [stored for key, _, stored in self._cached
               if key == 'data.sources']
     if cached:  # Of what is trained on; what was encoded may be gone.
       mean_c, deviation_c = codes.statistics(cached, self._config.data.weights)
