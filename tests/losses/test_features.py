@@ -69,7 +69,8 @@ def test_equal_images_are_at_0_with_a_finite_gradient(tiny):
   both = jax.jit(jax.value_and_grad(
       lambda z, x: distance(params, x, z).sum()))
   value, grad = both(x, x)
-  assert value == 0 and np.isfinite(grad).all()
+  # A square of what XLA may round differently on the two sides, by 2^-24.
+  assert 0 <= value < 2**-44 and np.isfinite(grad).all()
   assert np.abs(both(y, x)[1]).max() > 0
 
 

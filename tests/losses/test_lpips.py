@@ -71,7 +71,8 @@ def test_gradient_is_finite(case):
       lambda y, x: lpips.distance([x], [y], [np.ones(3)])[0]))(y, x)
   assert np.isfinite(gradient).all()
   if case != 'one without':
-    np.testing.assert_array_equal(gradient, 0)
+    # XLA may round the two sides' unit features differently, by 2^-24.
+    np.testing.assert_allclose(gradient, 0, atol=2**-23)
 
 
 @functools.cache

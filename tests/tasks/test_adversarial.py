@@ -240,7 +240,7 @@ def test_a_broken_discriminator_stops_both_players():
 def test_micro_batches_are_accepted_where_gradients_are_means():
   """Traced: the trainer's own tests compare the values."""
   run = Run({'batch_size': 16, 'optimizer__accumulate': 2},
-            r1=1.0)
+            r1=1.0, r1_every=1)
   state, _ = jax.eval_shape(
       step_lib.make(run.task, run.config), run.program.abstract,
       images(0, 16), {}, run.arguments)
