@@ -34,63 +34,35 @@ CONFIG = 'configs/vitok.py'
 
 FLAT = {'model.scan': False}  # For two blocks a loop costs more than it saves.
 REMAT = {'model.remat': 'full'}
-NUMBERS = {'evaluation.numbers': ('gkid', 'gfid')}
 
 # grid: grain, towers, patch, channels, the tokenizers' peak rate and how their
-# layers are computed. dit, larger: fields of `config.dit`; run: of all DiTs.
+# layers are computed. larger: fields of the other DiT, beside `GENERATORS`.
 PRESETS = {
     # E from 64 to 512 floats for 3072 numbers.
     'cpu': dict(
         grid=(('middle', 'A-F', 4, (1, 2, 3, 4, 6, 8), 4.6e-3, FLAT),),
-        shared={'diffusion.classes': 0, 'generation.guidance': (1.0,)},
-        dit={'dit.name': 'F'}, larger={'dit.name': 'F', 'dit.depth': 4},
-        run={'total_steps': 500, 'batch_size': 32, 'ema_decay': 0.99,
-             'optimizer.learning_rate': 2e-3, 'diffusion.steps': 25,
-             'evaluation.every': 0, 'evaluation.numbers': ('gkid',),
-             'evaluation.features': 256, 'generation.count': 128},
+        larger={'dit.depth': 4},
         repeated=('c1', 'c3', 'c8'), longer=(), tuned=()),
     'gpu1': dict(
         grid=(('coarse', 'S-B', 16, (16, 32, 64, 128, 256), 4e-4, {}),
               ('middle', 'S-B', 8, (4, 8, 16, 32, 64), 4e-4, {}),
               ('fine', 'S-B', 4, (1, 2, 4, 8, 16), 4e-4, REMAT)),
-        shared={'diffusion.classes': 1000,
-                'generation.guidance': (1.0, 1.5, 3.0)},
-        dit={'dit.name': 'S'}, larger={'dit.name': 'B'},
-        run={**NUMBERS, 'total_steps': 25_000, 'batch_size': 256,
-             'ema_decay': 0.999, 'optimizer.learning_rate': 2e-4,
-             'diffusion.steps': 50, 'evaluation.every': 0,
-             'evaluation.features': 5_000, 'generation.count': 5_000,
-             'generation.batch_size': 500},
+        larger={'dit.name': 'B'},
         repeated=('c4', 'c16', 'c64'), longer=('c4', 'c64'),
         tuned=('c4', 'c64')),
     'gpu': dict(
         grid=(('coarse', 'S-B', 32, (4, 8, 16, 32, 64), 4e-4, {}),
               ('middle', 'S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
               ('fine', 'S-B', 8, (2, 4, 8, 16), 4e-4, REMAT)),
-        shared={'diffusion.classes': 1000,
-                'generation.guidance': (1.0, 1.5, 3.0)},
-        dit={'dit.name': 'B'}, larger={'dit.name': 'L'},
-        run={**NUMBERS, 'total_steps': 100_000, 'batch_size': 256,
-             'ema_decay': 0.9999, 'optimizer.learning_rate': 1e-4,
-             'diffusion.steps': 100, 'evaluation.every': 50_000,
-             'evaluation.features': 10_000, 'generation.count': 10_000,
-             'generation.batch_size': 512},
+        larger={'dit.name': 'L'},
         repeated=('c4', 'c16', 'c64'), longer=('c4', 'c64'),
         tuned=('c4', 'c64')),
-    # The paper's fourteen points and its DiT-L, and an XL beside it.
+    # The paper's fourteen points, and an XL beside its DiT-L.
     'paper': dict(
         grid=(('coarse', 'S-B', 32, (4, 8, 16, 32, 64), 4e-4, {}),
               ('middle', 'S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
               ('fine', 'S-B', 8, (4, 8, 16, 32), 4e-4, REMAT)),
-        shared={'diffusion.classes': 1000,
-                'generation.guidance': (1.0, 1.5, 3.0)},
-        dit={'dit.name': 'L', 'dit.remat': 'full'},
-        larger={'dit.name': 'XL', 'dit.remat': 'full'},
-        run={**NUMBERS, 'total_steps': 500_000, 'batch_size': 256,
-             'ema_decay': 0.9999, 'optimizer.learning_rate': 1e-4,
-             'diffusion.steps': 250, 'evaluation.every': 250_000,
-             'evaluation.features': 50_000, 'generation.count': 50_000,
-             'generation.batch_size': 512},
+        larger={'dit.name': 'XL'},
         repeated=('c4', 'c16', 'c64'), longer=('c4', 'c64'),
         tuned=('c4', 'c64')),
 }
@@ -126,24 +98,22 @@ def units(preset):
   Yields:
     `sweeps.Unit`s: tokenizers, then the smaller DiTs, then the larger ones.
   """
-  numbers = PRESETS[preset]
-  scale = {**sweeps.SCALES[preset], **numbers['shared']}
+  numbers, own = PRESETS[preset], sweeps.GENERATORS[preset]
   codes = [
-      (f'p{patch}c{c}', grain, rate, {**layers, 'model.name': str(
-          sizes.parse(f'{towers}/1x{patch}x{c}'))})
+      (f'p{patch}c{c}', grain, rate, {
+          **sweeps.SCALES[preset], **layers,
+          'model.name': str(sizes.parse(f'{towers}/1x{patch}x{c}'))})
       for grain, towers, patch, channels, rate, layers in numbers['grid']
       for c in channels]
-  for name, grain, rate, model in codes:
-    point = sweeps.Point(name, {**scale, **model}, rate, {'grain': grain})
+  for name, grain, rate, tokenizer in codes:
+    point = sweeps.Point(name, tokenizer, rate, {'grain': grain})
     yield point.unit('tokenizer', {'role': 'tokenizer'})
-  for generator, arm in (('smaller', ''), ('larger', 'larger')):
-    for name, grain, _, model in codes:
+  for generator, arm, changes in (('smaller', '', {}),
+                                  ('larger', 'larger', numbers['larger'])):
+    for name, grain, _, tokenizer in codes:
       point = sweeps.Point(
-          f'{name}-{generator}',
-          {**scale, **model, 'task': 'generation',
-           'tokenizer.workdir': '@after', **numbers['run'],
-           **numbers['dit' if generator == 'smaller' else 'larger']},
-          numbers['run']['optimizer.learning_rate'],
+          f'{name}-{generator}', {**tokenizer, **own, **changes},
+          own['optimizer.learning_rate'],
           {'grain': grain, 'generator': generator})
 
       def among(field, name=name, grain=grain, point=point, arm=arm):

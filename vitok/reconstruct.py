@@ -83,7 +83,6 @@ def see(path: str, config: Any) -> Seen:
       images at their own size.
   """
   from vitok.data import video_file
-  _check_crop(config)
   if pathlib.Path(path).suffix.lower() in video_file.ENDINGS:
     return _see_video(path, config)
   images, (told,) = read([path], config)
@@ -101,7 +100,8 @@ def read(paths: Sequence[str], config: Any) -> tuple[np.ndarray, list[str]]:
     uint8 (N, 1, S, S, 3), and one line for each: how it was cut.
 
   Raises:
-    InputError: a file that is missing or cannot be read.
+    InputError: a file that is missing or cannot be read, or a run that keeps
+      images at their own size.
   """
   from vitok.data import transforms
   evaluation, size = config.evaluation, config.data.resolution
@@ -282,6 +282,7 @@ def _rows(tokenizer: Any, clips: Iterable[tuple[np.ndarray, int]],
 def _see_video(path, config):
   from vitok.data import clips, transforms, video_file
   data, evaluation = config.data, config.evaluation
+  _check_crop(config)
   _file(path)
   with _reading(path):
     times = video_file.timeline(path)

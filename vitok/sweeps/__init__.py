@@ -4,9 +4,15 @@ Importing this package is cheap (no JAX): experiment files, `list`, `status`
 and `emit` need nothing more.
 """
 
-from vitok.sweeps.design import Point, expand, price_per_nat, tower_sizes
+from vitok.sweeps.design import (
+    Point,
+    expand,
+    generators,
+    price_per_nat,
+    tower_sizes,
+)
 from vitok.sweeps.experiment import Experiment, Unit, load, record
-from vitok.sweeps.scales import SCALES
+from vitok.sweeps.scales import GENERATORS, SCALES
 
-__all__ = ['SCALES', 'Experiment', 'Point', 'Unit', 'expand', 'load',
-           'price_per_nat', 'record', 'tower_sizes']
+__all__ = ['GENERATORS', 'SCALES', 'Experiment', 'Point', 'Unit', 'expand',
+           'generators', 'load', 'price_per_nat', 'record', 'tower_sizes']

@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Collection, Iterator, Mapping
 
 from vitok.sweeps.experiment import Unit
-from vitok.sweeps.scales import SCALES
+from vitok.sweeps.scales import GENERATORS, SCALES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +108,28 @@ def _expanded(points, seeds, longer, ratio, tuned, multiples, arms, role):
         yield point.unit(arm, {'role': 'arm', 'arm': arm}, changes=changes)
 
 
+def generators(points, preset: str) -> Iterator[Unit]:
+  """DiTs on the codes of points' first seeds: two seeds each, arm 'generator'.
+
+  Args:
+    points: `Point`s of tokenizers, with a column `generated` of 0, whose units
+      '...-seed0' are in the design.
+    preset: key of `GENERATORS`.
+
+  Yields:
+    `Unit`s, with a column `generated` of 1.
+  """
+  own = GENERATORS[preset]
+  for point in points:
+    yield from expand([Point(
+        f'{point.name}-dit', {**point.overrides, **own},
+        own['optimizer.learning_rate'], {**point.columns, 'generated': 1})],
+        seeds=2, arm='generator', after=(f'{point.name}-seed0',))
+
+
 def tower_sizes(prefix: str, preset: str, sizes: Mapping[str, float],
-                model: str, layers: Mapping = ()) -> Iterator[Unit]:
+                model: str, layers: Mapping = (),
+                generated: bool = False) -> Iterator[Unit]:
   """A design that varies one tower: four seeds a size, ends probed.
 
   Args:
@@ -118,12 +138,16 @@ def tower_sizes(prefix: str, preset: str, sizes: Mapping[str, float],
     sizes: {the tower's size: peak learning rate}, from small to large.
     model: name of the model, with {} for the size.
     layers: overrides that all units share.
+    generated: whether each size has `generators`.
 
   Yields:
     `Unit`s; the smallest and the largest size also longer and at other rates.
   """
   points = [Point(prefix + name, {**SCALES[preset], **dict(layers),
-                                  'model.name': model.format(name)}, rate)
+                                  'model.name': model.format(name)}, rate,
+                  {'generated': 0})
             for name, rate in sizes.items()]
   ends = points[0].name, points[-1].name
   yield from expand(points, seeds=4, longer=ends, tuned=ends)
+  if generated:
+    yield from generators(points, preset)

@@ -92,23 +92,23 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
 
 
 def smallest_effects(experiment: Experiment, configs, described) -> dict:
-  """{claim: smallest effect that the law units can detect, or None}.
+  """{claim: smallest effect that its units can detect, or None}.
 
   In the claim's own unit, with the seed sd and the power it assumes. `None`:
   the design does not carry the claim's regression, or it has no such number.
   """
-  law = [runs.Run(unit.name, None, unit.overrides,
-                  {'role': 'law', 'configuration': unit.name} | unit.factors,
-                  state='running', config=config_lib.flatten(config),
-                  model=model)
-         for unit, config, model in zip(experiment.units, configs, described,
-                                        strict=True)
-         if unit.factors.get('role', 'law') == 'law']
-  rows = table.rows(runs.Sweep(None, {}, (), tuple(law), {}, (), None))
+  units = [runs.Run(unit.name, None, unit.overrides,
+                    {'role': 'law', 'configuration': unit.name} | unit.factors,
+                    state='running', config=config_lib.flatten(config),
+                    model=model)
+           for unit, config, model in zip(experiment.units, configs, described,
+                                          strict=True)]
+  rows = table.rows(runs.Sweep(None, {}, (), tuple(units), {}, (), None))
   effects = {}
   for claim in experiment.claims:
     mine = [row for row in rows
-            if all(row.get(key) == value for key, value in claim.where.items())]
+            if (row['role'] == 'law' or row.get('arm') in claim.arms)
+            and all(row.get(key) == value for key, value in claim.where.items())]
     effects[claim.name] = (
         estimates.smallest_effect(claim, mine) if mine else None)
   return effects

@@ -8,13 +8,17 @@ towers.
 
 _EVERYWHERE = {'optimizer.reference_batch': 0, 'optimizer.warmup': 0.1}
 
+# Classes of the data, and so what generators are guided by: they stand here,
+# with the data, that one override replaces them for all units.
 _ACCELERATOR = {'model.dtype': 'bfloat16', 'logging.every': 100,
-                'evaluation.split': 'validation'}
+                'evaluation.split': 'validation', 'diffusion.classes': 1000,
+                'generation.guidance': (1.0, 1.5, 3.0)}
 
 SCALES = {
     # Two cores, minutes.
     'cpu': {
         'data.sources': ('photographs',), 'data.resolution': 32,
+        'diffusion.classes': 0, 'generation.guidance': (1.0,),
         # Windows are random already, and enlarged crops blur 32 pixels.
         'data.crop': 'center',
         'batch_size': 32, 'total_steps': 400, 'model.dtype': 'float32',
@@ -46,5 +50,44 @@ SCALES = {
         'batch_size': 1024, 'total_steps': 100_000,
         'evaluation.every': 20_000, 'evaluation.batch_size': 512,
         **_ACCELERATOR, **_EVERYWHERE,
+    },
+}
+
+_DIFFUSED = {
+    'task': 'generation', 'tokenizer.workdir': '@after',
+    'evaluation.numbers': ('gkid', 'gfid'), 'batch_size': 256,
+}
+
+# The DiT on the codes of another unit, on top of that unit's own overrides.
+GENERATORS = {
+    'cpu': {
+        **_DIFFUSED, 'dit.name': 'F', 'total_steps': 500, 'batch_size': 32,
+        'optimizer.learning_rate': 2e-3, 'ema_decay': 0.99,
+        'diffusion.steps': 25, 'generation.count': 128,
+        'evaluation.numbers': ('gkid',), 'evaluation.features': 256,
+        'evaluation.every': 0,
+    },
+    'gpu1': {
+        **_DIFFUSED, 'dit.name': 'S', 'total_steps': 25_000,
+        'optimizer.learning_rate': 2e-4, 'ema_decay': 0.999,
+        'diffusion.steps': 50, 'generation.count': 5_000,
+        'generation.batch_size': 500, 'evaluation.features': 5_000,
+        'evaluation.every': 0,
+    },
+    'gpu': {
+        **_DIFFUSED, 'dit.name': 'B', 'total_steps': 100_000,
+        'optimizer.learning_rate': 1e-4, 'ema_decay': 0.9999,
+        'diffusion.steps': 100, 'generation.count': 10_000,
+        'generation.batch_size': 512, 'evaluation.features': 10_000,
+        'evaluation.every': 50_000,
+    },
+    # The paper's DiT-L.
+    'paper': {
+        **_DIFFUSED, 'dit.name': 'L', 'dit.remat': 'full',
+        'total_steps': 500_000,
+        'optimizer.learning_rate': 1e-4, 'ema_decay': 0.9999,
+        'diffusion.steps': 250, 'generation.count': 50_000,
+        'generation.batch_size': 512, 'evaluation.features': 50_000,
+        'evaluation.every': 250_000,
     },
 }
