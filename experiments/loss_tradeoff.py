@@ -5,9 +5,10 @@ the ablation of stage 2, and adds a control that the paper does not show in
 numbers: the same second stage without an adversary.
 
 Varied: in stage 1 the pixel loss (L2, L1) and the weight of LPIPS (0, .5, 1);
-in stage 2, which starts from the run with L2 and LPIPS 1, the final weight of
-the generator's loss (0: the control, w, 2w), the control's length (T2, 2 T2),
-what is trained (the decoder; all, as the arm `full`) and, beyond `:cpu`, the
+in stage 2, which starts from the run with L2 and LPIPS 1 and keeps its loss
+(at `:cpu` L2 alone, to save the time of LPIPS), the final weight of the
+generator's loss (0: the control, w, 2w), the control's length (T2, 2 T2), what
+is trained (the decoder; all, as the arm `full`) and, beyond `:cpu`, the
 discriminator's rate (arms `rate0.5` and `rate2`). Held within a preset:
 the model and so E, data, batch, steps of each stage. Stage 2 of a seed starts
 from stage 1 of that seed; its units see the same batches and noise.
@@ -38,41 +39,44 @@ FREEZE = ({'match': '(encoder|bottleneck)/.*', 'frozen': True},)
 
 _RATE, _PAPERS_RATE = 'adversarial.optimizer.learning_rate', 2e-5
 
-# weight: w. start: of the generator's loss, as a share of stage 2 (the released
-# code's 5%). rates: of the discriminator, as multiples. stage2: what the second
-# stage has beside its task.
+# lpips: its weight in stage 2 and in what that starts from. weight: w. start,
+# ramp: of the generator's loss, as shares of stage 2 (the released code's 5%).
+# rates: of the discriminator, as multiples. stage2: what the second stage has
+# beside its task.
 PRESETS = {
     'cpu': dict(
-        model='A-F/1x4x4', rate=4.6e-3, steps=(400, 300),
+        model='A-F/1x4x4', rate=4.6e-3, steps=(400, 450),
         everywhere={
             'model.scan': False, 'loss.lpips_network': 'lpips_alexnet',
             'evaluation.numbers': ('lpips', 'rkid'), 'evaluation.count': 128,
             'evaluation.coded': 0,
             'evaluation.every': 0},
-        # The discriminator, at chance for its first 60 steps (at a rate of
-        # 1e-3 for 150), teaches nothing good till then.
-        weight=0.005, start=0.3, stage2={
-            'ema_decay': 0.99, 'optimizer.learning_rate': 1e-3,
-            'adversarial.discriminator': 'patch', 'adversarial.width': 0.25,
-            'adversarial.optimizer.learning_rate': 3e-3,
-            'adversarial.optimizer.warmup': 0.05}),
+        # A patch discriminator's strides lie on the patch grid and teach it;
+        # a residual one has a low-pass filter before each.
+        lpips=0.0, weight=0.005, start=0.2, ramp=0.2, stage2={
+            'ema_decay': 0.98, 'optimizer.learning_rate': 5e-4,
+            'optimizer.schedule': 'constant', 'adversarial.width': 0.0625,
+            'adversarial.loss': 'non_saturating',
+            'adversarial.optimizer.learning_rate': 1e-3,
+            'adversarial.optimizer.b1': 0.0,
+            'adversarial.optimizer.b2': 0.99}),
     'gpu1': dict(
         model='S-B/1x8x16', rate=4e-4, steps=(10_000, 10_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, start=0.05, rates=(0.5, 2.0), stage2={
+        lpips=1.0, weight=0.05, start=0.05, ramp=0.5, rates=(0.5, 2.0), stage2={
             'ema_decay': 0.999, 'optimizer.learning_rate': 1e-4,
             'adversarial.width': 0.25,
             'adversarial.optimizer.learning_rate': 1e-4}),
     'gpu': dict(
         model='S-B/16', rate=4e-4, steps=(25_000, 25_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, start=0.05, rates=(0.5, 2.0), stage2={
+        lpips=1.0, weight=0.05, start=0.05, ramp=0.5, rates=(0.5, 2.0), stage2={
             'batch_size': 256, 'ema_decay': 0.9995,
             'optimizer.learning_rate': 1e-4}),
     'paper': dict(
         model='S-B/16', rate=4e-4, steps=(100_000, 100_000),
         everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
-        weight=0.05, start=0.05, rates=(0.5, 2.0), stage2={
+        lpips=1.0, weight=0.05, start=0.05, ramp=0.5, rates=(0.5, 2.0), stage2={
             'batch_size': 256, 'ema_decay': 0.9999,
             'optimizer.learning_rate': 1e-4}),
 }
@@ -135,7 +139,7 @@ def units(preset):
             'total_steps': first, 'optimizer.learning_rate': numbers['rate'],
             'loss.pixel': pixel, 'loss.lpips_weight': weight,
         }, pixel=pixel, perception=level, indifference=4 // level,
-            control=int(pixel == 'l2' and weight == 1))
+            control=int(pixel == 'l2' and weight == numbers['lpips']))
 
   def stage2(name, seed, weight, steps=second, trained='decoder', rate=1.0,
              **factors):
@@ -149,8 +153,9 @@ def units(preset):
         'adversarial.optimizer.reference_batch': 0,
         'adversarial.schedule.weight': weight,
         'adversarial.schedule.start': round(numbers['start'] * second),
-        'adversarial.schedule.ramp': second // 2,
-    }, after=(f'l2-lpips1-seed{seed}',), stage=2, **factors)
+        'adversarial.schedule.ramp': round(numbers['ramp'] * second),
+    }, after=(f'l2-lpips{numbers["lpips"]:g}-seed{seed}',), stage=2,
+        **factors)
 
   once, twice = numbers['weight'], 2 * numbers['weight']
   for seed in range(2):
