@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from vitok import config as config_lib
-from vitok import errors, sizes
+from vitok import errors, fields, sizes
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -51,7 +51,7 @@ def test_elements_of_a_tuple_take_their_type_and_no_other():
 def test_every_tuple_says_what_it_holds():
   tuples = {f'config.{key}' for key, value in config_lib.flatten(
       config_lib.default()).items() if isinstance(value, tuple)}
-  assert tuples == set(config_lib._ELEMENTS)
+  assert tuples == set(fields.ELEMENTS)
 
 
 def test_flags_are_split_from_the_rest_in_both_forms():

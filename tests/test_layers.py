@@ -8,7 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1] / 'vitok'
 # From what knows nothing to what knows all; a line may import itself.
 LAYERS = (
-    ('errors', 'files', 'process'),
+    ('errors', 'fields', 'files', 'process'),
     ('config', 'sizes'),
     ('accounting',),
     ('interop',),

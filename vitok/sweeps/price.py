@@ -106,9 +106,10 @@ def smallest_effects(experiment: Experiment, configs, described) -> dict:
   rows = table.rows(runs.Sweep(None, {}, (), tuple(units), {}, (), None))
   effects = {}
   for claim in experiment.claims:
-    mine = [row for row in rows
-            if (row['role'] == 'law' or row.get('arm') in claim.arms)
-            and all(row.get(key) == value for key, value in claim.where.items())]
+    mine = [
+        row for row in rows
+        if (row['role'] == 'law' or row.get('arm') in claim.arms)
+        and all(row.get(key) == value for key, value in claim.where.items())]
     effects[claim.name] = (
         estimates.smallest_effect(claim, mine) if mine else None)
   return effects
