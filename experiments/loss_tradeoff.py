@@ -147,7 +147,7 @@ def units(preset):
     return unit(name, seed, {
         **numbers['stage2'], **rates, 'task': 'adversarial',
         'init_from': '@after', 'total_steps': steps,
-        'loss.lpips_weight': 1.0,
+        'loss.lpips_weight': numbers['lpips'],
         'adversarial.trained': trained,
         'optimizer.groups': FREEZE if trained == 'decoder' else (),
         'adversarial.optimizer.reference_batch': 0,

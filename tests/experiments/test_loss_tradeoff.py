@@ -25,6 +25,12 @@ def test_every_unit_can_run(preset):
     validation.check(config)
 
 
+def _loss(unit):
+  return {'loss.pixel': 'l2'} | {
+      key: value for key, value in unit.overrides.items()
+      if key.startswith('loss.')}
+
+
 @pytest.mark.parametrize('preset', PRESETS)
 def test_the_control_differs_in_the_weight_alone_and_follows_its_seed(preset):
   units = {unit.name: unit for unit in sweeps.load(f'{FILE}:{preset}').units}
@@ -34,6 +40,7 @@ def test_the_control_differs_in_the_weight_alone_and_follows_its_seed(preset):
     source = units[f'l2-lpips{0 if preset == "cpu" else 1}-seed{seed}']
     for unit in (control, *others):
       assert unit.after == (source.name,)
+      assert _loss(unit) == _loss(source)
       assert unit.overrides['init_from'] == '@after'
       assert unit.overrides['seed'] == source.overrides['seed'] == seed
       changed = {key for key in unit.overrides
