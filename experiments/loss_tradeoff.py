@@ -84,6 +84,8 @@ PRESETS = {
 _NEEDED = dict(requires=('complete', 'seeds'))
 _FLAT = dict(x='patience', where={'control': 1}, seed_df=2, **_NEEDED)
 
+LEVELS = {0.0: 1, 0.5: 2, 1.0: 4}  # Column `perception` by weight of LPIPS.
+
 CLAIMS = (
     dict(name='adversary_looks_real', rule='slope_above', x='calm',
          y='rkid', margin=0.0, where={'stage': 2, 'long': 0}, **_NEEDED,
@@ -126,20 +128,22 @@ def units(preset):
   shared = {**scale, **numbers['everywhere'], 'model.name': numbers['model']}
 
   def unit(name, seed, overrides, after=(), role='law', **factors):
-    columns = dict(stage=1, pixel='l2', perception=4, indifference=1,
-                   adversary=1, calm=4, patience=1, control=0, long=0)
+    level = LEVELS[overrides['loss.lpips_weight']]
+    columns = dict(stage=1, pixel='l2', perception=level,
+                   indifference=4 // level, adversary=1, calm=4, patience=1,
+                   control=0, long=0)
     return sweeps.Unit(
         f'{name}-seed{seed}', {**shared, 'seed': seed, **overrides},
         {'role': role, 'configuration': name, **columns, **factors}, after)
 
   for pixel in ('l2', 'l1'):
-    for level, weight in ((1, 0.0), (2, 0.5), (4, 1.0)):
+    for weight in LEVELS:
       for seed in range(2 if pixel == 'l2' else 1):
         yield unit(f'{pixel}-lpips{weight:g}', seed, {
             'total_steps': first, 'optimizer.learning_rate': numbers['rate'],
             'loss.pixel': pixel, 'loss.lpips_weight': weight,
-        }, pixel=pixel, perception=level, indifference=4 // level,
-            control=int(pixel == 'l2' and weight == numbers['lpips']))
+        }, pixel=pixel, control=int(
+            pixel == 'l2' and weight == numbers['lpips']))
 
   def stage2(name, seed, weight, steps=second, trained='decoder', rate=1.0,
              **factors):
@@ -154,8 +158,7 @@ def units(preset):
         'adversarial.schedule.weight': weight,
         'adversarial.schedule.start': round(numbers['start'] * second),
         'adversarial.schedule.ramp': round(numbers['ramp'] * second),
-    }, after=(f'l2-lpips{numbers["lpips"]:g}-seed{seed}',), stage=2,
-        **factors)
+    }, (f'l2-lpips{numbers["lpips"]:g}-seed{seed}',), stage=2, **factors)
 
   once, twice = numbers['weight'], 2 * numbers['weight']
   for seed in range(2):

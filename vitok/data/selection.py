@@ -135,7 +135,7 @@ def _native(config, crop):
 
 def _check_classes(config, known):
   """Refuses classes that the labels of a source do not fit."""
-  classes = config.diffusion.classes
+  classes = config.diffusion.classes if config.task == 'generation' else 0
   for source, found in known.items() if classes else ():
     if found is not None and not 0 < found <= classes:
       raise errors.InputError(
