@@ -32,6 +32,10 @@ def get_config(arg='S'):
     own = config_lib.read(epath.Path(workdir) / 'config.json')
     for part in ('model', 'data', 'evaluation'):
       config[part] = own[part]
+    config.evaluation.numbers = ()  # The tokenizer's are of reconstructions.
+    for part in (config.data, config.evaluation):
+      if part.crop == 'native':  # Codes of one size are what a DiT learns.
+        part.crop = 'center'
     if config.data.frames > 1:
       config.dit.positions = 'rope3d'
   return config

@@ -1,7 +1,7 @@
 """Appendix A.3: patches, latent tokens or a code that may be cut, at equal E.
 
-Reproduces the comparison in appendix A.3 of ViTok (arXiv 2501.09755), which
-has no figure of its own: a latent code, of 1-D tokens that the encoder learns
+Reproduces the comparison in appendix A.3 of ViTok (arXiv 2501.09755) without
+its rFID and its DiTs: a latent code, of 1-D tokens that the encoder learns
 to fill, is said to be slightly worse than patches in rFID and sometimes better
 in PSNR; a code whose tail is dropped in training can be evaluated at every
 length.

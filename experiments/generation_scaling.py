@@ -42,7 +42,7 @@ PRESETS = {
     'cpu': dict(
         grid=(('middle', 'A-F', 4, (1, 2, 3, 4, 6, 8), 4.6e-3, FLAT),),
         larger={'dit.depth': 4},
-        repeated=('c1', 'c3', 'c8'), longer=(), tuned=()),
+        repeated=(), longer=(), tuned=()),
     'gpu1': dict(
         grid=(('coarse', 'S-B', 16, (16, 32, 64, 128, 256), 4e-4, {}),
               ('middle', 'S-B', 8, (4, 8, 16, 32, 64), 4e-4, {}),
@@ -68,11 +68,11 @@ PRESETS = {
 }
 
 
-def _inside(name, generator, arms, text):
+def _inside(name, generator, arms, text, *probed):
   return dict(
       name=name, rule='interior', x='code_floats', y='gkid_best', margin=0.5,
       where={'grain': 'middle', 'generator': generator}, arms=arms, text=text,
-      requires=['complete', 'convergence', 'rates', 'seeds', 'null'])
+      requires=['complete', *probed, 'seeds', 'null'])
 
 
 CLAIMS = (
@@ -83,7 +83,7 @@ CLAIMS = (
          'tokenizers.'),
     _inside('best_code_is_inside', 'smaller', [],
             'gKID at its best guidance is best at an E inside the range, more '
-            'than half a doubling from either end.'),
+            'than half a doubling from either end.', 'convergence', 'rates'),
     _inside('larger_generator_agrees', 'larger', ['larger'],
             'The same holds for the larger DiT.'),
 )
@@ -116,10 +116,11 @@ def units(preset):
           own['optimizer.learning_rate'],
           {'grain': grain, 'generator': generator})
 
-      def among(field, name=name, grain=grain, point=point, arm=arm):
+      def among(field, name=name, grain=grain, point=point):
         named = grain == 'middle' and name[name.index('c'):] in numbers[field]
-        return [point.name] * (named and not arm)
+        return [point.name] * named
       yield from sweeps.expand(
           [point], seeds={label: 2 for label in among('repeated')},
-          longer=among('longer'), tuned=among('tuned'), arm=arm,
+          longer=() if arm else among('longer'),
+          tuned=() if arm else among('tuned'), arm=arm,
           after=(f'{name}-tokenizer',))

@@ -62,20 +62,17 @@ PRESETS = {
             'adversarial.optimizer.b2': 0.99}),
     'gpu1': dict(
         model='S-B/1x8x16', rate=4e-4, steps=(10_000, 10_000),
-        everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
         lpips=1.0, weight=0.05, start=0.05, ramp=0.5, rates=(0.5, 2.0), stage2={
             'ema_decay': 0.999, 'optimizer.learning_rate': 1e-4,
             'adversarial.width': 0.25,
             'adversarial.optimizer.learning_rate': 1e-4}),
     'gpu': dict(
         model='S-B/16', rate=4e-4, steps=(25_000, 25_000),
-        everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
         lpips=1.0, weight=0.05, start=0.05, ramp=0.5, rates=(0.5, 2.0), stage2={
             'batch_size': 256, 'ema_decay': 0.9995,
             'optimizer.learning_rate': 1e-4}),
     'paper': dict(
         model='S-B/16', rate=4e-4, steps=(100_000, 100_000),
-        everywhere={'evaluation.numbers': ('lpips', 'rkid', 'rfid')},
         lpips=1.0, weight=0.05, start=0.05, ramp=0.5, rates=(0.5, 2.0), stage2={
             'batch_size': 256, 'ema_decay': 0.9999,
             'optimizer.learning_rate': 1e-4}),
@@ -125,7 +122,8 @@ def units(preset):
   """
   numbers, scale = PRESETS[preset], sweeps.SCALES[preset]
   first, second = numbers['steps']
-  shared = {**scale, **numbers['everywhere'], 'model.name': numbers['model']}
+  shared = {**scale, **numbers.get('everywhere', {}),
+            'model.name': numbers['model']}
 
   def unit(name, seed, overrides, after=(), role='law', **factors):
     level = LEVELS[overrides['loss.lpips_weight']]
@@ -167,7 +165,8 @@ def units(preset):
     yield stage2('gan-twice', seed, twice, adversary=4, calm=1)
   yield stage2('control-long', 0, 0.0, 2 * second, control=1, patience=4,
                long=1)
-  yield stage2('gan-full', 0, once, trained='all', role='arm', arm='full')
+  arm = dict(role='arm', adversary=2, calm=2)
+  yield stage2('gan-full', 0, once, trained='all', arm='full', **arm)
   for multiple in numbers.get('rates', ()):
-    yield stage2(f'gan-rate{multiple:g}', 0, once, rate=multiple, role='arm',
-                 arm=f'rate{multiple:g}')
+    yield stage2(f'gan-rate{multiple:g}', 0, once, rate=multiple,
+                 arm=f'rate{multiple:g}', **arm)

@@ -1,7 +1,7 @@
 """Encodes images once: `python -m vitok.encode --workdir=DIR --out=CODES`.
 
-  --source=tfds:NAME  source (`config.data.sources`); by default what the
-                      tokenizer was trained on
+  --source=tfds:NAME  source (`config.data.sources`); by default the first one
+                      that the tokenizer was trained on
   --split=train       of it, perhaps sliced
   --crop=center       how squares are cut; by default as evaluation does it,
                       which a tokenizer of images at their own size must be told

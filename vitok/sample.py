@@ -116,6 +116,10 @@ def _changed(config, changes):
     value = config_lib.flatten(config)[_FIELDS[name]]
     if not least <= value < 2**31:
       raise errors.InputError(f'--{name}', value, 'is out of range', least)
+  if changes.get('guidance') and len(config.generation.guidance) > 1:
+    raise errors.InputError('--guidance', changes['guidance'],
+                            'is more than one scale',
+                            config.generation.guidance[0])
   return config_lib.override(config, {
       'evaluation.numbers': (), 'mesh.replica': -1, 'mesh.fsdp': 1,
       'mesh.tensor': 1,

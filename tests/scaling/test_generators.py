@@ -114,3 +114,38 @@ def test_a_tokenizer_that_is_missing_leaves_its_generators_missing(sweep):
   rows = table.rows(runs.load_runs(sweep))
   assert [row['unit'] for row in rows if row['state'] == 'missing'] == [
       'c4-dit0', 'c4-dit1']
+
+
+def test_generators_beside_the_auto_encoders_of_a_law_are_judged_apart(
+    tmp_path, monkeypatch):
+  """As in Findings 3 and 4: gFID of samples, PSNR of reconstructions."""
+  claims = (
+      dict(name='flat', rule='no_slope', x='encoder_parameters', margin=0.5,
+           where={'generated': 0}, requires=['complete'], text='PSNR is flat.'),
+      dict(name='harms', rule='slope_above', x='encoder_parameters',
+           y='log2_gfid', margin=0.0, where={'generated': 1},
+           arms=['generator'], requires=['complete', 'seeds'],
+           text='gFID rises.'))
+  towers = ('A', 'P', 'N', 'T')
+  synthetic.write(tmp_path, [
+      synthetic.unit(f'{tower}-seed0', tower, f'{tower}-N/1x4x4', psnr=25,
+                     generated=0) for tower in towers], claims)
+  assert [verdict.reason for verdict in analysis.analyse(
+      tmp_path, count=50).verdicts][1] == 'This preset has no units for it.'
+  info = json.loads((tmp_path / 'sweep.json').read_text())
+  for number, tower in enumerate(towers):
+    for seed in range(2):
+      name, source = f'{tower}-dit{seed}', f'{tower}-seed0'
+      info['units'].append(dict(
+          name=name, overrides={'seed': seed}, after=[source],
+          factors={'role': 'arm', 'arm': 'generator', 'generated': 1,
+                   'configuration': f'{tower}-dit'}))
+      generator(tmp_path / name, tmp_path / source, seed, {
+          'eval/gkid@1': 0.1, 'eval/gfid': 2**(4 + number + 0.02 * seed)})
+  (tmp_path / 'sweep.json').write_text(json.dumps(info))
+  found = analysis.analyse(tmp_path, count=200)
+  assert [verdict.word for verdict in found.verdicts] == ['holds', 'holds']
+  assert {row['role'] for row in found.data['psnr'].rows} == {'law'}
+  monkeypatch.setattr(style, 'png', lambda figure: b'')
+  page = report.write(tmp_path, count=50)
+  assert page.with_name('gfid_encoder_parameters.png').exists()

@@ -123,12 +123,12 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
   images = {run.name: run.images for run in sweep.done}
 
   def of(y, level=LEVEL):
-    done = [row for row in rows if row['state'] == 'done']
-    return fits.responses(done, [images[row['unit']] for row in done], y,
+    made = _measurable(rows, y)
+    return fits.responses(made, [images[row['unit']] for row in made], y,
                           level=level, count=count)
 
   defined = [y for y in RESPONSES if all(
-      value(row, y) is not None for row in rows if row['state'] == 'done')]
+      value(row, y) is not None for row in _measurable(rows, y))]
   data = {y: of(y) for y in defined}
   judged = tuple(_judge(claim, sweep, rows, data, of)
                  for claim in sweep.claims)
@@ -143,6 +143,21 @@ def analyse(workdir, *, count: int = bootstrap.COUNT) -> Analysis:
   return Analysis(sweep, rows, data, judged, laws,
                   tuple(_pairs(sweep, data['psnr'], images)),
                   tuple(one for one in found if one), _forecast(sweep))
+
+
+def _measurable(rows, y):
+  """Finished units that may have a response.
+
+  Beside auto-encoders, generators have their samples' numbers alone: what they
+  repeat of their tokenizers is there already.
+  """
+  done = [row for row in rows if row['state'] == 'done']
+  kinds = [[], []]
+  for row in done:
+    kinds[row['generator_parameters'] is not None].append(row)
+  if RESPONSES[y].of_samples:
+    return kinds[True] or done
+  return kinds[False] or done
 
 
 def _judge(claim, sweep, rows, data, of):

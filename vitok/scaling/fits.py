@@ -202,7 +202,7 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
     images: the same units' per-image arrays: `group` and, where an image has
       a value of its own, the response's column.
     y: of `vitok.scaling.responses`: a mean over images, its log2, or a number
-      of all images together, whose replicates are over seeds alone.
+      of all images together.
     level: coverage of intervals that will be read off.
     count: replicates.
     seed: of the bootstrap.
@@ -221,11 +221,27 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
         y_U, len(np.unique(group_N)), level)
   else:
     y_U = np.array([value_of(row, y) for row in rows])
-    y_RxU = np.tile(y_U, (count, 1))
+    y_RxU = y_U + _of_sets(rows, y, count, seed)
   y_RxU = bootstrap.resample_seeds(
       y_RxU, [table.but_for_seed(row) for row in rows],
       level=level, seed=seed)
   return Data(tuple(rows), y_U, y_RxU)
+
+
+def _of_sets(rows, y, count, seed):
+  """What other images would do to a number of all of them: (count, units).
+
+  By its standard error, where it has one, drawn for each configuration apart.
+  All units see the same images, so that this is too much rather than too
+  little; seeds of a configuration, which are nearly alike, have it in common.
+  """
+  error = f'{RESPONSES[y].column}_se'
+  random, drawn = np.random.default_rng((seed, 2)), {}
+  for row in rows:
+    label = table.but_for_seed(row)
+    if label not in drawn:
+      drawn[label] = random.standard_normal(count) * (row.get(error) or 0)
+  return np.stack([drawn[table.but_for_seed(row)] for row in rows], 1)
 
 
 def design(rows: Sequence[dict], terms: Sequence[str],

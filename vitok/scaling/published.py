@@ -155,6 +155,10 @@ LATENT = Table(
          (1024, 13.8, 17.5, 22.9, 23.2), (2048, 5.89, 6.6, 24.5, 24.8),
          (4096, 2.15, 2.45, 26.2, 26.8), (8192, 1.16, 1.6, 28.1, 28.3),
          (16384, .58, .78, 30.6, 30.9)))
+MASKED = Table(
+    'ViTok, appendix A.3 (codes cut to a random length)',
+    ('code_floats', 'rfid_simple', 'rfid_cut'), (
+        (1024, 8.92, 11.6), (2048, 3.96, 4.36), (4096, 1.52, 1.88)))
 
 # What of the paper's is drawn beside a response of ours; where it has no such
 # measure, its own for the same thing, named on the axis.
@@ -175,6 +179,7 @@ _STEPS = {
     'calm': (STAGE2, 'run', {
         'D-lr 1e-5, w .1': 1, 'D-lr 1e-5, w .05': 2, 'no GAN': 4}),
 }
+_VARIANTS = {'latent': LATENT, 'cut': MASKED}
 
 
 def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
@@ -182,8 +187,8 @@ def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
 
   Args:
     x: 'code_floats', 'encoder_parameters', 'decoder_parameters', 'together'
-      (frames), 'indifference' or 'calm' (see `_STEPS`), 'latent' (1: patches,
-      2: latent tokens).
+      (frames), 'indifference' or 'calm' (see `_STEPS`), 'latent' or 'cut' (1:
+      patches, 2: latent tokens, or codes that may be cut).
     y: a response of ours.
     video: whether ours is of clips, beside which the paper's images stand by
       pixel values per float.
@@ -210,8 +215,8 @@ def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
     table, name, steps = _STEPS[x]
     return _panel((table,), measure, x, lambda table, row: (
         'S-B/16', steps.get(row[name])))
-  if x == 'latent':
-    return _latent(measure)
+  if x in _VARIANTS:
+    return _variant(x, measure)
   sides = ('encoder_parameters', 'decoder_parameters')
   if x not in sides:
     return None
@@ -221,14 +226,15 @@ def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
       f'{held} {row[held]}', TOWER_PARAMETERS[row[varied]]))
 
 
-def _latent(measure: str) -> Panel | None:
-  if measure not in ('psnr', 'rfid'):
+def _variant(x: str, measure: str) -> Panel | None:
+  table = _VARIANTS[x]
+  if f'{measure}_simple' not in table.columns:
     return None
-  pairs = zip(LATENT.column('code_floats'), LATENT.column(f'{measure}_simple'),
-              LATENT.column(f'{measure}_latent'), strict=True)
-  return Panel(LATENT.source, 'latent', _NAMES[measure], measure == 'rfid',
-               {f'E {floats}': [(1, simple), (2, latent)]
-                for floats, simple, latent in pairs})
+  pairs = zip(table.column('code_floats'), table.column(f'{measure}_simple'),
+              table.column(f'{measure}_{x}'), strict=True)
+  return Panel(table.source, x, _NAMES[measure], measure == 'rfid',
+               {f'E {floats}': [(1, simple), (2, other)]
+                for floats, simple, other in pairs})
 
 
 def _panel(tables: Iterable[Table], measure: str, x: str, place):

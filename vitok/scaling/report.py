@@ -200,8 +200,8 @@ def _page(found, drawn, given):
       cost='Wall clock of each unit, against its price before the run.')
   law_caption = (
       'Thin bars: 90% over seeds and images; thick ones leave out what other '
-      'images would do to all units alike. Dots are seeds. The grey band is '
-      'the 90% interval of the slope alone: lack of fit is not in it, but in '
+      'images would do to all units alike. (Of Frechet distances: over seeds '
+      'alone.) Dots are seeds. The grey band is the 90% interval of the slope alone: lack of fit is not in it, but in '
       'the residuals below. At the right, where it has such a figure, the '
       "paper's own points, read off its figures: other images, losses and "
       'averaging, so that they are on axes of their own and in no fit.')

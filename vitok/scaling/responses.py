@@ -1,7 +1,8 @@
 """What a law may be of: columns of the table with their units and directions.
 
 Those with values per image have intervals over images and seeds; those of all
-images together (distances of features) over seeds alone.
+images together over seeds and, if they come with a standard error (kernel
+distances do, Frechet distances do not), over images by it.
 """
 
 import dataclasses
@@ -27,6 +28,11 @@ class Response:
   better: int
   tie: float
   log2: bool = False
+
+  @property
+  def of_samples(self) -> bool:
+    """Whether it is of a generator's samples, not of reconstructions."""
+    return self.column.startswith('g')
 
 
 # Learning rates closer than a tie are as good: the spread between seeds, .06

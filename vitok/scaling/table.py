@@ -45,7 +45,7 @@ COLUMNS = {
     'rfvd': '', 'ris': '',
     'gkid': 'of samples, at the first scale of guidance',
     'gkid_se': 'its standard error', 'gfid': 'likewise',
-    'gkid_best': 'at the best scale',
+    'gkid_best': 'at the best scale', 'gkid_best_se': 'its standard error',
     'absent': 'numbers that could not be measured',
     'kl_bits': 'KL of the code in bits, mean over images',
     'coded_bits': 'entropy-coded means that lose at most 0.1 dB',
@@ -140,9 +140,9 @@ def _row(run, price, pca):
   row |= {name: run.numbers.get(name) for name in _OF_SETS}
   row |= {name: value for name, value in run.numbers.items()
           if '@' in name and '_se' not in name}  # Of cut codes, by guidance.
-  row['gkid_best'] = min(
-      (value for name, value in row.items() if name.startswith('gkid@')),
-      default=None)
+  best = min((name for name in row if name.startswith('gkid@')),
+             key=row.get, default='')
+  row |= {f'gkid_best{end}': run.numbers.get(best + end) for end in ('', '_se')}
   if row['mse']:
     row['log2_mse'] = float(np.log2(row['mse']))
   seconds = run.done.get('seconds', {})

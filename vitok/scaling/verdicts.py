@@ -131,10 +131,13 @@ def unmeasured(claim: Claim, rows: Sequence[dict], why: Sequence[str], *,
     why: what the evaluations say of it: the command that fetches a network.
     demonstration: as in `judge`.
   """
-  done = [row for row in rows if row['state'] == 'done']
+  meant = checks.about(claim, checks.joined(claim, rows), 'law')
+  done = [row for row in meant if row['state'] == 'done']
   known = sum(value(row, claim.y) is not None for row in done)
   reason = f'{RESPONSES[claim.y].name} was measured for {known} of {len(done)} '
   reason += 'units.' if not why else f'units: {"; ".join(why)}.'
+  if not meant:
+    reason = 'This preset has no units for it.'
   return Verdict(claim, UNTESTABLE, reason, None, None, None, None, 0, 0, (),
                  None, demonstration)
 

@@ -11,7 +11,9 @@ _EVERYWHERE = {'optimizer.reference_batch': 0, 'optimizer.warmup': 0.1}
 # Classes of the data, and so what generators are guided by: they stand here,
 # with the data, that one override replaces them for all units.
 _ACCELERATOR = {'model.dtype': 'bfloat16', 'logging.every': 100,
-                'evaluation.split': 'validation', 'diffusion.classes': 1000,
+                'evaluation.split': 'validation',
+                'evaluation.numbers': ('lpips', 'rkid', 'rfid'),
+                'diffusion.classes': 1000,
                 'generation.guidance': (1.0, 1.5, 3.0)}
 
 SCALES = {
