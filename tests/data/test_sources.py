@@ -127,6 +127,18 @@ def test_fingerprints_follow_the_index_and_not_the_place(tmp_path):
   assert x == y != z
 
 
+def test_other_records_under_the_same_names_have_another_fingerprint(tmp_path):
+  prints = []
+  for folder, last in (('x', 3), ('y', 3), ('z', 9)):
+    (tmp_path / folder).mkdir()
+    writer = records.writer(tmp_path / folder / 'd.array_record')
+    for i in (0, 1, 2, last):
+      writer.write(records.pack(np.full((1, 16, 16, 3), i, np.uint8), i))
+    writer.close()
+    prints.append(open_source(f'array_record:{tmp_path}/{folder}').fingerprint)
+  assert prints[0] == prints[1] != prints[2]
+
+
 def test_records_are_found_by_folder_and_by_glob(tmp_path):
   for shard in range(2):
     write_records(tmp_path / records.file_name('d', 'train', shard, 2), 3,

@@ -196,3 +196,17 @@ def test_few_photographs_stretch_replicates_as_students_t_has_it(y):
     np.testing.assert_allclose(
         found.y_RxU - found.y_U,
         (4 / 3)**0.5 * t / z * (plain - found.y_U), atol=1e-12)
+
+
+def test_numbers_of_sets_vary_with_their_images_by_configuration():
+  rows = [dict(unit=f'{name}{seed}', role='law', configuration=name, arm=None,
+               steps=1, learning_rate=1.0, rkid=0.1, rkid_se=0.02)
+          for name in 'ab' for seed in range(2)]
+  found = fits.responses(rows, [{}] * 4, 'rkid', count=4000)
+  a_RxU = found.y_RxU[:, :2]
+  assert found.y_RxU.std(0) == pytest.approx(0.02, rel=0.1)
+  np.testing.assert_allclose(a_RxU[:, 0], a_RxU[:, 1])  # Of the same images.
+  assert abs(np.corrcoef(found.y_RxU[:, 0],
+                         found.y_RxU[:, 2])[0, 1]) < 0.1
+  certain = [row | {'rkid_se': None} for row in rows]
+  assert fits.responses(certain, [{}] * 4, 'rkid').y_RxU.std() < 1e-12

@@ -57,7 +57,7 @@ def test_one_run_is_the_same_in_every_figure():
 
 @pytest.mark.parametrize('x', ['code_floats', 'encoder_parameters',
                                'decoder_parameters', 'together', 'calm',
-                               'indifference', 'latent'])
+                               'indifference', 'latent', 'cut'])
 @pytest.mark.parametrize('y', sorted(RESPONSES))
 @pytest.mark.parametrize('video', [False, True])
 def test_panels_are_whole_and_name_their_source(x, y, video):
@@ -94,3 +94,5 @@ def test_patches_stand_beside_latents_of_their_size():
   panel = published.panel('latent', 'psnr')
   assert panel.points['E 4096'] == [(1, 26.2), (2, 26.8)]
   assert published.panel('latent', 'ssim') is None
+  assert published.panel('cut', 'rkid').points['E 4096'] == [
+      (1, 1.52), (2, 1.88)]

@@ -256,6 +256,20 @@ def test_the_command_writes_the_samples_that_training_shows(trained, tmp_path):
     assert caught.value.key == flag and not (tmp_path / 'other').exists()
 
 
+def test_a_tokenizers_numbers_and_native_crops_are_not_taken_over(tmp_path):
+  tiny_run.finished(tmp_path, data__crop='native', evaluation__crop='native',
+                    evaluation__numbers=('released_psnr',))
+  made = config_lib.load(f'configs/dit.py:F:{tmp_path}')
+  assert made.model.name == runs.TINY['model.name']
+  assert made.evaluation.numbers == ()
+  assert made.data.crop == made.evaluation.crop == 'center'
+
+
+def test_samples_are_of_one_scale(trained, tmp_path):
+  with pytest.raises(errors.InputError, match='--guidance=.*than one scale'):
+    sample.sample(trained, tmp_path / 'other', guidance='1,2')
+
+
 def test_samples_without_classes_are_not_guided(place, tmp_path):
   (tmp_path / 'checkpoints/4').mkdir(parents=True)
   files.write_text(tmp_path / 'config.json', config_lib.to_json(config(place)))
