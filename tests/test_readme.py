@@ -24,6 +24,9 @@ SMALLER = {
     'S-B/16': 'A-A/1x8x4', 'S-L/16': 'A-A/1x8x4',
     'tfds:imagenet2012': 'photographs', 'validation': 'test',
     'array_record:data/cifar10': 'photographs',
+    # The photographs have no classes, and so no guidance.
+    ' --config.diffusion.classes=10': '',
+    ' --config.generation.guidance="(1.0,1.5,3.0)"': '',
     'gs://bucket': 'runs', ' --distributed': '',
     # The first sweep runs, small; the others, which are the same program on
     # another file, are checked and priced as they stand.

@@ -23,7 +23,7 @@ in training: as a still clip, of which the first frame is shown.
 
 The codes: `z` (N, L, c) float32 (latent means; L tokens ordered by time, row,
 column), `ids` if the code is discrete, `names` (N,) (a video has a row for each
-clip), `grid` (3,) tokens along time, height and width, `step`.
+clip), `grid` (3,) patches along time, height and width, `step`.
 `vitok.load(workdir).decode(z)` inverts them.
 
 N: images or clips. B: rows of a batch. T: frames of a clip. S: side, pixels.
