@@ -201,10 +201,11 @@ def _page(found, drawn, given):
   law_caption = (
       'Thin bars: 90% over seeds and images; thick ones leave out what other '
       'images would do to all units alike. (Of Frechet distances: over seeds '
-      'alone.) Dots are seeds. The grey band is the 90% interval of the slope alone: lack of fit is not in it, but in '
-      'the residuals below. At the right, where it has such a figure, the '
-      "paper's own points, read off its figures: other images, losses and "
-      'averaging, so that they are on axes of their own and in no fit.')
+      'alone.) Dots are seeds. The grey band is the 90% interval of the slope '
+      'alone: lack of fit is not in it, but in the residuals below. At the '
+      "right, where it has such a figure, the paper's own points, read off its "
+      'figures: other images, losses and averaging, so that they are on axes '
+      'of their own and in no fit.')
   parts.append('<h2>Figures</h2>')
   parts += [
       f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
