@@ -30,9 +30,8 @@ CONFIG = 'configs/vitok.py'
 
 # towers: {decoder: peak learning rate}, for each of the channels; tuned: the
 # channels at which the ends are trained at other rates; generated: those whose
-# codes a DiT is trained on. At `:cpu` depth alone
-# varies, since a narrower tower than a patch's 192 numbers would be a second
-# bottleneck.
+# codes a DiT is trained on. At `:cpu` depth alone varies, since a tower that is
+# narrower than a patch's 192 numbers would be a second bottleneck.
 PRESETS = {
     'cpu': dict(
         towers={'P': 4.6e-3, 'N': 4.6e-3, 'T': 3.3e-3, 'Pd6': 2.8e-3},

@@ -131,10 +131,9 @@ def test_other_records_under_the_same_names_have_another_fingerprint(tmp_path):
   prints = []
   for folder, last in (('x', 3), ('y', 3), ('z', 9)):
     (tmp_path / folder).mkdir()
-    writer = records.writer(tmp_path / folder / 'd.array_record')
-    for i in (0, 1, 2, last):
-      writer.write(records.pack(np.full((1, 16, 16, 3), i, np.uint8), i))
-    writer.close()
+    for shard, count, first in ((0, 3, 0), (1, 1, last)):
+      write_records(tmp_path / folder / records.file_name(
+          'd', 'train', shard, 2), count, first)
     prints.append(open_source(f'array_record:{tmp_path}/{folder}').fingerprint)
   assert prints[0] == prints[1] != prints[2]
 

@@ -29,18 +29,24 @@ def sweep(tmp_path):
       synthetic.unit(f'c{c}-tokenizer', f'c{c}', f'P-N/1x4x{c}',
                      role='tokenizer', psnr=18 + 2 * i)
       for i, c in enumerate(CHANNELS)], CLAIMS)
-  info = json.loads((tmp_path / 'sweep.json').read_text())
   for number, channels in enumerate(CHANNELS):
-    for seed in range(2):
-      name, source = f'c{channels}-dit{seed}', f'c{channels}-tokenizer'
-      info['units'].append(dict(
-          name=name, overrides={'seed': seed}, after=[source],
-          factors={'role': 'law', 'configuration': f'c{channels}'}))
-      generator(tmp_path / name, tmp_path / source, seed, {
-          f'eval/gkid@{scale}': quality(channels, scale) + 1e-3 * seed * (
-              -1)**number for scale in (1, 2)})
-  (tmp_path / 'sweep.json').write_text(json.dumps(info))
+    add_generators(
+        tmp_path, f'c{channels}-dit', f'c{channels}-tokenizer',
+        {'role': 'law', 'configuration': f'c{channels}'},
+        lambda seed, number=number, channels=channels: {
+            f'eval/gkid@{scale}': quality(channels, scale) + 1e-3 * seed * (
+                -1)**number for scale in (1, 2)})
   return tmp_path
+
+
+def add_generators(path, name, source, factors, metrics):
+  """Two seeds of a generator after a unit of a sweep; `metrics` of a seed."""
+  info = json.loads((path / 'sweep.json').read_text())
+  for seed in range(2):
+    info['units'].append(dict(name=f'{name}{seed}', overrides={'seed': seed},
+                              after=[source], factors=factors))
+    generator(path / f'{name}{seed}', path / source, seed, metrics(seed))
+  (path / 'sweep.json').write_text(json.dumps(info))
 
 
 def generator(path, source, seed, metrics):
@@ -132,17 +138,13 @@ def test_generators_beside_the_auto_encoders_of_a_law_are_judged_apart(
                      generated=0) for tower in towers], claims)
   assert [verdict.reason for verdict in analysis.analyse(
       tmp_path, count=50).verdicts][1] == 'This preset has no units for it.'
-  info = json.loads((tmp_path / 'sweep.json').read_text())
   for number, tower in enumerate(towers):
-    for seed in range(2):
-      name, source = f'{tower}-dit{seed}', f'{tower}-seed0'
-      info['units'].append(dict(
-          name=name, overrides={'seed': seed}, after=[source],
-          factors={'role': 'arm', 'arm': 'generator', 'generated': 1,
-                   'configuration': f'{tower}-dit'}))
-      generator(tmp_path / name, tmp_path / source, seed, {
-          'eval/gkid@1': 0.1, 'eval/gfid': 2**(4 + number + 0.02 * seed)})
-  (tmp_path / 'sweep.json').write_text(json.dumps(info))
+    add_generators(
+        tmp_path, f'{tower}-dit', f'{tower}-seed0',
+        {'role': 'arm', 'arm': 'generator', 'generated': 1,
+         'configuration': f'{tower}-dit'},
+        lambda seed, number=number: {
+            'eval/gkid@1': 0.1, 'eval/gfid': 2**(4 + number + 0.02 * seed)})
   found = analysis.analyse(tmp_path, count=200)
   assert [verdict.word for verdict in found.verdicts] == ['holds', 'holds']
   assert {row['role'] for row in found.data['psnr'].rows} == {'law'}

@@ -152,12 +152,8 @@ def _measurable(rows, y):
   repeat of their tokenizers is there already.
   """
   done = [row for row in rows if row['state'] == 'done']
-  kinds = [[], []]
-  for row in done:
-    kinds[row['generator_parameters'] is not None].append(row)
-  if RESPONSES[y].of_samples:
-    return kinds[True] or done
-  return kinds[False] or done
+  return [row for row in done if RESPONSES[y].of_samples == (
+      row['generator_parameters'] is not None)] or done
 
 
 def _judge(claim, sweep, rows, data, of):
