@@ -212,6 +212,24 @@ def test_processes_run_their_share_on_their_share_of_the_devices(
   assert sorted(lines) == ['(0) --index=0,1 0,2', '(1) --index=2 1,3']
 
 
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'),
+                    reason='only Linux gives cores to processes')
+def test_processes_run_their_share_on_their_share_of_the_cores(
+    experiment, tmp_path, monkeypatch):
+  cores = sorted(os.sched_getaffinity(0))
+  script = tmp_path / 'worker.py'
+  script.write_text(textwrap.dedent('''
+      import os, time
+      time.sleep(0.5)  # As imports of a real one take, and longer.
+      print(sorted(os.sched_getaffinity(0)))
+      '''))
+  lines = []
+  run_lib.run_processes(experiment, tmp_path, 2,
+                        [sys.executable, str(script)], lines.append)
+  assert sorted(lines) == [f'({number}) {cores[number::2] or cores}'
+                           for number in range(2)]
+
+
 def test_sigterm_reaches_the_processes(experiment, tmp_path):
   script = tmp_path / 'worker.py'
   script.write_text(textwrap.dedent('''

@@ -113,8 +113,9 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
   What is after other units starts when all of those have ended. Units that
   share a compiled step go to one process; groups are dealt out by price, the
   dearest first. Where CUDA_VISIBLE_DEVICES lists at least as many
-  devices as there are processes, each gets its share of them. SIGTERM is
-  passed on.
+  devices as there are processes, each gets its share of them, and on Linux its
+  share of the cores: a small model gains little from a second core, and XLA
+  would start threads for all of them in every process. SIGTERM is passed on.
 
   Args:
     experiment: what to run.
@@ -150,6 +151,7 @@ def _run_wave(shares, jobs, command, say, stopped):
       process = subprocess.Popen(
           [*command, f'--index={indices}'], stdout=subprocess.PIPE,
           stderr=subprocess.STDOUT, text=True, env=_environment(number, jobs))
+      _give_cores(process.pid, number, jobs)
       processes.append(process)
       threads.append(threading.Thread(target=_pass_on,
                                       args=(process, number, say)))
@@ -279,6 +281,15 @@ def _environment(number, jobs):
   if len(visible) < jobs:
     return None
   return os.environ | {'CUDA_VISIBLE_DEVICES': ','.join(visible[number::jobs])}
+
+
+def _give_cores(pid, number, jobs):
+  if not hasattr(os, 'sched_setaffinity'):
+    return
+  share = sorted(os.sched_getaffinity(0))[number::jobs]
+  with contextlib.suppress(ProcessLookupError):  # It may have ended already.
+    if share:
+      os.sched_setaffinity(pid, share)
 
 
 def _pass_on(process, number, say):
