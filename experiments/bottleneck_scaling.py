@@ -49,11 +49,8 @@ TWO_CORES = dict(
 # a step would not fit 80 GB a device.
 PRESETS = {
     'cpu': dict(TWO_CORES, arms={}),
-    # Inception takes 0.1 s for an image.
     'cpu20': dict(
-        TWO_CORES, arms={'per_nat': ('p8c2', 'p8c16', 'p4c8')}, scale='cpu',
-        numbers={'evaluation.numbers': ('lpips_alex', 'rkid'),
-                 'evaluation.features': 64}),
+        TWO_CORES, arms={'per_nat': ('p8c2', 'p8c16', 'p4c8')}),
     'gpu1': dict(
         grid=(('S-B', 16, (16, 32, 64, 128, 256), 4e-4, {}),
               ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, {}),
@@ -139,9 +136,7 @@ def units(preset):
   Yields:
     `sweeps.Unit`s, those that share a compiled step side by side.
   """
-  numbers = PRESETS[preset]
-  scale = {**sweeps.SCALES[numbers.get('scale', preset)],
-           **numbers.get('numbers', {})}
+  numbers, scale = PRESETS[preset], sweeps.SCALES[preset]
   points = [
       sweeps.Point(f'p{patch}c{c}',
                    {**scale, **layers, 'model.name': str(
