@@ -125,14 +125,30 @@ def _protocol(**changes):
 
 
 def test_a_file_gives_back_the_same_bits_and_what_lies_beside(tmp_path):
-  path, whole = tmp_path / 'cache' / 'a.npz', _stream(64)
-  moments.write(path, _protocol(), whole, index=np.arange(3))
+  path = tmp_path / 'cache' / 'a.npz'
+  frames = [_stream(64), _stream(64, -_features()**2)]
+  moments.write(path, _protocol(), frames, index=np.arange(3))
   stored, others = moments.read(path, _protocol())
-  _same_bits(stored, whole)
+  for found, frame in zip(stored, frames, strict=True):
+    _same_bits(found, frame)
   assert list(others) == ['index']
   np.testing.assert_array_equal(others['index'], np.arange(3))
   with np.load(path, allow_pickle=False) as file:
     assert json.loads(str(file['protocol']))['id'] == _protocol().id
+
+
+def test_a_file_from_before_frames_had_an_axis_is_read(tmp_path):
+  path, whole = tmp_path / 'a.npz', _stream(64)
+  np.savez(path, protocol=np.array(_protocol().to_json()), count=whole.count,
+           mean=whole.mean_D, scatter=whole.scatter_DxD)
+  (stored,), _ = moments.read(path, _protocol())
+  _same_bits(stored, whole)
+
+
+def test_a_stream_goes_on_from_moments():
+  rows, stream = _features(), moments.Stream(_stream(64, _features()[:2048]))
+  stream.add(rows[2048:], np.ones(N - 2048, bool))
+  _same_bits(stream.moments(), _stream(64))
 
 
 @pytest.mark.parametrize('changes, difference', [
@@ -143,7 +159,7 @@ def test_a_file_gives_back_the_same_bits_and_what_lies_beside(tmp_path):
 def test_moments_of_another_protocol_are_refused_and_the_difference_named(
     tmp_path, changes, difference):
   path = tmp_path / 'a.npz'
-  moments.write(path, _protocol(), _stream(64))
+  moments.write(path, _protocol(), [_stream(64)])
   with pytest.raises(errors.InputError, match=difference):
     moments.read(path, _protocol(**changes))
 
@@ -158,7 +174,7 @@ def test_files_that_hold_no_moments_are_refused(tmp_path):
   np.savez(path, protocol=np.array([{'id': 1}], object))
   with pytest.raises(errors.InputError, match='holds no moments'):
     moments.read(path, _protocol())
-  moments.write(path, _protocol(), _stream(64))
+  moments.write(path, _protocol(), [_stream(64)])
   path.write_bytes(path.read_bytes()[:-40])
   with pytest.raises(errors.InputError, match='holds no moments'):
     moments.read(path, _protocol())
@@ -170,7 +186,7 @@ def test_files_that_hold_no_moments_are_refused(tmp_path):
 ])
 def test_a_damaged_directory_of_a_file_is_refused(tmp_path, field, value):
   path = tmp_path / 'a.npz'
-  moments.write(path, _protocol(), _stream(64))
+  moments.write(path, _protocol(), [_stream(64)])
   data = bytearray(path.read_bytes())
   data[data.find(b'PK\1\2') + field] = value
   data[data.find(b'PK\3\4') + field - 2] = value

@@ -27,8 +27,8 @@ def _features():
 def test_what_was_written_is_read(tmp_path):
   folder, features = tmp_path / 'not' / 'there', _features()
   assert reference.read(folder, _protocol()) is None
-  made = reference.write(folder, _protocol(), features, np.arange(N))
-  found, arrays = reference.read(folder, _protocol())
+  made, = reference.write(folder, _protocol(), features, np.arange(N))
+  (found,), arrays = reference.read(folder, _protocol())
   assert found.count == made.count == N
   np.testing.assert_array_equal(found.scatter_DxD, made.scatter_DxD)
   np.testing.assert_array_equal(arrays['features'], features)
@@ -41,9 +41,19 @@ def test_moments_are_those_of_a_stream_bit_by_bit(tmp_path):
   for start in range(0, N, 7):
     rows = features[start:start + 7]
     stream.add(rows, np.ones(len(rows), bool))
-  made = reference.write(tmp_path, _protocol(), features, np.arange(N))
+  made, = reference.write(tmp_path, _protocol(), features, np.arange(N))
   np.testing.assert_array_equal(made.scatter_DxD,
                                 stream.moments().scatter_DxD)
+
+
+def test_of_frames_the_moments_alone_are_stored(tmp_path):
+  stream = moments.Stream()
+  stream.add(_features(), np.ones(N, bool))
+  made = reference.write(tmp_path, _protocol(), 2 * [stream], np.arange(N))
+  found, arrays = reference.read(tmp_path, _protocol())
+  assert list(arrays) == ['index'] and len(found) == len(made) == 2
+  with pytest.raises(ValueError, match='1500 rows for 1499 records'):
+    reference.write(tmp_path, _protocol(), 2 * [stream], np.arange(N - 1))
 
 
 @pytest.mark.parametrize('changes', [

@@ -4,10 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from tests import runs, stand_ins
+from tests import films, runs, stand_ins
 from vitok import data
 from vitok.interop import weights
-from vitok.metrics import protocol, reconstruction, table
+from vitok.metrics import (
+    features,
+    frechet,
+    moments,
+    protocol,
+    reconstruction,
+    table,
+)
 from vitok.tasks import feature_numbers
 
 NAMES = ('rfid', 'rfid_infinity', 'rkid')
@@ -19,10 +26,11 @@ def place(tmp_path, monkeypatch):
   return tmp_path
 
 
-def measure(place, names=NAMES, originals=True, **changes):
+def measure(place, names=NAMES, originals=True, data_=None, **changes):
   """Of the examples in negative, which stand for a reconstruction."""
   config = runs.tiny(**{'evaluation__reference': str(place / 'cache')} | {
-      f'evaluation__{key}': value for key, value in changes.items()})
+      f'evaluation__{key}': value for key, value in changes.items()}
+                     | (data_ or {}))
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   matrix = weights.load('inception_fid')['w']
 
@@ -32,7 +40,7 @@ def measure(place, names=NAMES, originals=True, **changes):
         batch['image'], -batch['image'])), row
   seen = []
 
-  def features(network, image):
+  def features_of(network, image):
     assert network == 'inception_fid'
     seen.append(image)
     if not originals:  # Else their order is made, original, made, ...
@@ -41,7 +49,7 @@ def measure(place, names=NAMES, originals=True, **changes):
   batches = data.eval_batches(config, sharding).spread(
       feature_numbers.examples(config).evaluation.count)
   values, definitions, absent = feature_numbers.measure(
-      config, names, batches, made, features)
+      config, names, batches, made, features_of)
   measured = protocol.Protocol.from_config(
       config, config.evaluation.count,
       data.fingerprint(config, 'evaluation'), definitions)
@@ -123,3 +131,69 @@ def test_a_cache_that_cannot_be_written_stops_nothing(place):
 def test_errors_are_of_examples_and_of_groups(place):
   values, *_ = measure(place, names=('rkid',))
   assert 0 < values['rkid_se'] != values['rkid_se_group'] > 0
+
+
+@pytest.fixture
+def clips(place):
+  """Changes to a config that make its examples fourteen clips."""
+  levels = np.random.default_rng(0).integers(0, 256, (80, 20, 20, 3), np.uint8)
+  films.write(place / 'films/noise.mkv', levels, 'ffv1')
+  return {'data__frames': 3, 'data__sources': f'videos:{place}/films',
+          'data__split': 'train', 'evaluation__split': 'train',
+          'evaluation__clips': 14}
+
+
+def frames_distance(place, clips):
+  """'rfid_frame' by its definition, of all features at once."""
+  config = runs.tiny(**clips, evaluation__batch_size=14)
+  batch, = data.eval_batches(
+      config, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+  pair = jax.device_get(reconstruction.pair(batch['image'], -batch['image']))
+  real, fake = (stand_ins.features(weights.load('inception_fid')['w'],
+                                   pair[name], np)
+                for name in ('original', 'made'))
+  return np.mean([frechet.distance(*map(moments.Moments.of, (
+      fake[:, t], real[:, t]))) for t in range(3)])
+
+
+def test_frames_of_clips_are_compared_index_by_index_whatever_the_batches(
+    place, clips):
+  found = [measure(place, ('rfid_frame',), data_=clips, batch_size=size,
+                   reference=str(place / f'cache {size}'))
+           for size in (1, 7, 64)]
+  assert found[0][0] == found[1][0] == found[2][0]
+  assert found[0][1] == found[2][1] and not found[0][2]
+  # Another order of sums in float64, of squares of about 1.
+  assert found[0][0]['rfid_frame'] == pytest.approx(
+      frames_distance(place, clips), rel=1e-9)
+
+
+def test_moments_of_frames_are_taken_once_unless_clips_are_few(place, clips):
+  first = measure(place, ('rfid_frame',), data_=clips)
+  file, = (place / 'cache').iterdir()
+  with np.load(file) as stored:
+    assert stored['scatter'].shape == (3, stand_ins.FEATURES,
+                                       stand_ins.FEATURES)
+    assert 'features' not in stored
+  assert measure(place, ('rfid_frame',), data_=clips,
+                 originals=False)[0] == first[0]
+  few = dict(data_=clips, count=2 * stand_ins.FEATURES - 1)
+  assert 'rfid_frame' in measure(place, ('rfid_frame',), **few)[0]
+  assert list((place / 'cache').iterdir()) == [file]
+
+
+def test_moments_that_are_of_a_lost_record_too_make_a_number_absent(
+    place, clips, monkeypatch):
+  measure(place, ('rfid_frame',), data_=clips)
+  file, = (place / 'cache').iterdir()
+  with np.load(file) as stored:
+    lost = stored['index'][5]
+  add = features.Gathered.add
+  monkeypatch.setattr(features.Gathered, 'add', lambda self, columns, row: add(
+      self, columns, dict(row, mask=row['mask'] & (row['index'] != lost))))
+  values, _, absent = measure(place, ('rfid_frame',), data_=clips)
+  assert not values and absent['rfid_frame'] == (
+      f'record {lost} alone is among the cached originals; remove {file}')
+  file.unlink()
+  assert measure(place, ('rfid_frame',), data_=clips)[0]
+  assert not file.exists()

@@ -2,8 +2,9 @@
 
 Per example: `image` (PSNR, SSIM), `latent` (coded bits), `reconstruction` (both
 of a model), collected by `table` and written by `files`. Of distributions, from
-features of a network (`networks`): `moments`, `frechet`, `kernel`,
-`inception_score`, against a `reference`, put together by `distributions`.
+features of a network (`networks`), gathered by `features`: `moments`,
+`frechet`, `kernel`, `inception_score`, against a `reference`, put together by
+`distributions`.
 `numbers` defines each by name; `protocol` says what a number belongs to, and
 refuses to compare what differs.
 

@@ -1,25 +1,24 @@
-"""Numbers of sets of reconstructions, from features of all of them.
+"""Numbers of sets of examples, from features of all of them.
 
-N: examples in the order of the records, T: frames, D: features.
+N: examples in the order of the records.
 """
 
 import numpy as np
 
-from vitok.metrics import frechet, inception_score, kernel
-from vitok.metrics import moments as moments_lib
+from vitok.metrics import features, frechet, inception_score, kernel
+from vitok.metrics.features import Features
 
 SCORE_PARTS = 10  # Of the samples' Inception score.
 
 
-def measure(number: str, fake_NxTxD: np.ndarray,
-            real_NxTxD: np.ndarray | None,
+def measure(number: str, fake: Features, real: Features | None,
             groups_N: np.ndarray) -> dict[str, float]:
   """A number and what is known of its error.
 
   Args:
     number: as in `numbers.NUMBERS`.
-    fake_NxTxD: features of reconstructions, or class logits.
-    real_NxTxD: features of their originals; None where there is no reference.
+    fake: features of reconstructions, or class logits.
+    real: features of their originals; None where there is no reference.
     groups_N: labels of what is independent.
 
   Returns:
@@ -29,13 +28,10 @@ def measure(number: str, fake_NxTxD: np.ndarray,
   Raises:
     ValueError: too few examples.
   """
-  fake_NxD = fake_NxTxD[:, 0]
   if number == 'rfid_infinity':
-    return {number: frechet.infinity(fake_NxD, real_NxTxD[:, 0]).value}
+    return {number: frechet.infinity(fake, real).value}
   if number in ('rfid', 'rfid_frame', 'rfvd', 'released_rfid'):
-    return {number: float(np.mean([
-        frechet.distance(_moments(fake_NxTxD[:, t]), _moments(real_NxTxD[:, t]))
-        for t in range(fake_NxTxD.shape[1])]))}
+    return {number: _distance(fake, real)}
   found = {}
   each = np.arange(len(groups_N))
   for suffix, groups in (('_se', each), ('_se_group', groups_N)):
@@ -43,20 +39,20 @@ def measure(number: str, fake_NxTxD: np.ndarray,
       found[number + suffix] = found[f'{number}_se']
       continue
     found[number], found[number + suffix] = (
-        kernel.kid(fake_NxD, real_NxTxD[:, 0], paired=True, groups_N=groups)
+        kernel.kid(fake, real, paired=True, groups_N=groups)
         if number == 'rkid' else
-        inception_score.inception_score(fake_NxD, groups_N=groups))
+        inception_score.inception_score(fake, groups_N=groups))
   return {name: value for name, value in found.items() if value is not None}
 
 
-def measure_samples(number: str, fake_NxTxD: np.ndarray,
-                    real_MxTxD: np.ndarray | None) -> dict[str, float]:
+def measure_samples(number: str, fake: Features,
+                    real: Features | None) -> dict[str, float]:
   """A number of generated samples against a set of their own.
 
   Args:
     number: as in `numbers.NUMBERS`.
-    fake_NxTxD: features of samples, or class logits.
-    real_MxTxD: features of the reference; None for a number without one.
+    fake: features of samples, or class logits.
+    real: features of the reference; None for a number without one.
 
   Returns:
     {number: value} and where defined '<number>_se'.
@@ -64,21 +60,19 @@ def measure_samples(number: str, fake_NxTxD: np.ndarray,
   Raises:
     ValueError: too few samples.
   """
-  fake_NxD = fake_NxTxD[:, 0]
   if number == 'gis':
-    value, error = inception_score.inception_score(fake_NxD, SCORE_PARTS)
+    value, error = inception_score.inception_score(fake, SCORE_PARTS)
   elif number == 'gkid':
-    value, error = kernel.kid_of_samples(fake_NxD, real_MxTxD[:, 0])
+    value, error = kernel.kid_of_samples(fake, real)
   elif number == 'gfid_infinity':
-    value, error = frechet.infinity(
-        fake_NxD, _moments(real_MxTxD[:, 0])).value, None
+    reference, = features.moments(real)
+    value, error = frechet.infinity(fake, reference).value, None
   else:
-    value, error = frechet.distance(
-        _moments(fake_NxD), _moments(real_MxTxD[:, 0])), None
+    value, error = _distance(fake, real), None
   return {number: value} | ({} if error is None else {f'{number}_se': error})
 
 
-def _moments(features_NxD):
-  stream = moments_lib.Stream()
-  stream.add(features_NxD, np.ones(len(features_NxD), bool))
-  return stream.moments()
+def _distance(fake, real):
+  """Mean over frame indices."""
+  return float(np.mean([frechet.distance(a, b) for a, b in zip(
+      features.moments(fake), features.moments(real), strict=True)]))

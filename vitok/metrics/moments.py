@@ -13,7 +13,7 @@ import dataclasses
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from etils import epath
@@ -96,8 +96,9 @@ class Stream:
   The same rows in the same order give the same bits for every batch size.
   """
 
-  def __init__(self):
-    self._whole: list[Moments] = []  # At most one: that of full blocks.
+  def __init__(self, *whole: Moments):
+    """Empty, or of moments that are there already."""
+    self._whole = list(whole)  # At most one: that of full blocks.
     self._rows: list[np.ndarray] = []  # Fewer than BLOCK.
 
   def add(self, features_BxD: np.ndarray, mask_B: np.ndarray) -> None:
@@ -134,22 +135,23 @@ class Stream:
 
 
 def write(path: os.PathLike | str, protocol: protocol_lib.Protocol,
-          moments: Moments, **others: np.ndarray) -> None:
+          moments: Sequence[Moments], **others: np.ndarray) -> None:
   """Writes an .npz, whole or not at all.
 
   Args:
     path: of the file, also `gs://`.
     protocol: what the features were taken of, and how.
-    moments: their moments.
+    moments: their moments, of each frame index; all of as many examples.
     **others: arrays to keep beside them, such as the features themselves.
   """
   files.write_arrays(path, dict(
-      others, protocol=np.array(protocol.to_json()), count=moments.count,
-      mean=moments.mean_D, scatter=moments.scatter_DxD))
+      others, protocol=np.array(protocol.to_json()), count=moments[0].count,
+      mean=np.stack([one.mean_D for one in moments]),
+      scatter=np.stack([one.scatter_DxD for one in moments])))
 
 
 def read(path: os.PathLike | str, protocol: protocol_lib.Protocol,
-         ) -> tuple[Moments, dict[str, np.ndarray]]:
+         ) -> tuple[list[Moments], dict[str, np.ndarray]]:
   """Reads what `write` wrote: the moments, and the other arrays by name.
 
   Raises:
@@ -167,4 +169,7 @@ def read(path: os.PathLike | str, protocol: protocol_lib.Protocol,
     raise errors.InputError(str(path), None,
                             f'holds no moments ({error})') from error
   protocol_lib.compare(protocol, protocol_lib.Protocol.from_json(str(text)))
-  return Moments(int(count), mean, scatter), arrays
+  size = mean.shape[-1]  # Files of one frame had no axis of frames once.
+  return [Moments(int(count), *one) for one in zip(
+      mean.reshape(-1, size), scatter.reshape(-1, size, size), strict=True)
+          ], arrays

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from vitok import errors
-from vitok.metrics import frechet, inception_score, kernel
+from vitok.metrics import frechet, inception_score, kernel, moments
 from vitok.metrics.protocol import Definition
 
 _BILINEAR = 'bilinear, half-pixel centres, no antialiasing'
@@ -38,6 +38,8 @@ _FRAMES = frechet.RULE + '; of each frame index, mean over indices'
 _LPIPS = 'version 0.1, per frame, mean over frames, mean over examples'
 _TENTHS = inception_score.RULE + '; mean over ten consecutive parts'
 _FEATURES = 'features as they are, in the order of the records'
+_MOMENTS = ('mean and scatter of the features of each frame index, float64, '
+            f'in blocks of {moments.BLOCK} clips in the order of the records')
 POOLED_BATCH = 64
 _POOLED = (f'MSE pooled over {POOLED_BATCH} consecutive examples, its PSNR, '
            'mean over such batches')
@@ -60,6 +62,7 @@ NUMBERS = {  # name: (rule, network, reference).
     'gfvd': (frechet.RULE, 'i3d', _GIVEN),
     'features': (_FEATURES, 'inception_fid', ''),
     'video_features': (_FEATURES, 'i3d', ''),
+    'frame_moments': (_MOMENTS, 'inception_fid', ''),
     'released_psnr': (_POOLED, '', ORIGINALS),
     'released_rfid': (frechet.RULE, 'inception_torchvision', ORIGINALS),
     'released_ris': (inception_score.RULE, 'inception_torchvision_head', ''),
@@ -69,7 +72,7 @@ NUMBERS = {  # name: (rule, network, reference).
 OF_RECONSTRUCTIONS = tuple(
     name for name, (_, _, reference) in NUMBERS.items()
     if reference != _GIVEN and name not in (
-        'gis', 'features', 'video_features'))
+        'gis', 'features', 'video_features', 'frame_moments'))
 # What an evaluation of generated samples can measure.
 OF_SAMPLES = ('gfid', 'gfid_infinity', 'gkid', 'gis', 'gfvd')
 OF_CLIPS = ('rfid_frame', 'rfvd')  # Need several frames.

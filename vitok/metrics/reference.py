@@ -13,6 +13,7 @@ import os
 import numpy as np
 from etils import epath
 
+from vitok.metrics import features as features_lib
 from vitok.metrics import moments
 from vitok.metrics.protocol import Protocol
 
@@ -23,33 +24,32 @@ def path(folder: os.PathLike | str, protocol: Protocol) -> epath.Path:
 
 
 def write(folder: os.PathLike | str, protocol: Protocol,
-          features_NxD: np.ndarray, index_N: np.ndarray) -> moments.Moments:
-  """Stores features, in the order of `index`, and their moments.
+          features: features_lib.Features, index_N: np.ndarray,
+          ) -> list[moments.Moments]:
+  """Stores moments of each frame index, and the rows if they were kept.
 
   Args:
     folder: the cache, local or `gs://`; made if need be.
     protocol: of these features: `Protocol.of('features')`.
-    features_NxD: float32.
+    features: rows in the order of `index_N`, float32, or of frames.
     index_N: number of the record that each row belongs to, ascending.
 
   Returns:
     The moments.
   """
-  # In blocks, so that they equal those of a stream bit for bit.
-  stream = moments.Stream()
-  stream.add(features_NxD, np.ones(len(features_NxD), bool))
-  found = stream.moments()
-  if found.count != protocol.count or len(index_N) != protocol.count:
-    raise ValueError(f'{found.count} rows for {len(index_N)} records, '
+  found = list(features_lib.moments(features))
+  if {len(index_N), *(one.count for one in found)} != {protocol.count}:
+    raise ValueError(f'{found[0].count} rows for {len(index_N)} records, '
                      f'protocol says {protocol.count}')
-  moments.write(path(folder, protocol), protocol, found,
-                features=features_NxD, index=index_N)
+  rows = {'features': features} if isinstance(features, np.ndarray) else {}
+  moments.write(path(folder, protocol), protocol, found, index=index_N, **rows)
   return found
 
 
 def read(folder: os.PathLike | str, protocol: Protocol,
-         ) -> tuple[moments.Moments, dict[str, np.ndarray]] | None:
-  """The moments, 'features' (N, D) and 'index' (N,); `None` if not cached.
+         ) -> tuple[list[moments.Moments], dict[str, np.ndarray]] | None:
+  """The moments of each frame index, 'index' (N,) and, but for frames of clips,
+  'features' (N, D); `None` if not cached.
 
   Raises:
     InputError: the file is damaged, or of another protocol.

@@ -20,18 +20,22 @@ from vitok import data, errors
 from vitok.interop import weights
 from vitok.metrics import (
     distributions,
+    moments,
     networks,
     numbers,
     protocol,
     reference,
-    table,
 )
+from vitok.metrics import features as features_lib
 from vitok.metrics import image as image_metrics
 from vitok.models import layers
 from vitok.tasks import base
 
-# Whose originals' features are cached, and the number that these are.
-_CACHED = {'inception_fid': 'features', 'i3d': 'video_features'}
+# Whose originals' features are cached, by network and whether of clips, and
+# the number that these are.
+_CACHED = {('inception_fid', False): 'features',
+           ('inception_fid', True): 'frame_moments',
+           ('i3d', True): 'video_features'}
 ORIGINALS = '/originals'
 
 
@@ -97,7 +101,7 @@ def measure(config: Any, names: Sequence[str], batches: Any,
             if numbers.NUMBERS[name][2]}
   cache = {name: Originals(config, name, batches.count, fingerprint)
            for name in used if name in paired}
-  rows, first = table.Table(), jax.process_index() == 0
+  gathered, first = features_lib.Gathered(), jax.process_index() == 0
   for batch in batches:
     images, row = made(batch)
     columns = {}
@@ -107,10 +111,10 @@ def measure(config: Any, names: Sequence[str], batches: Any,
       if name in paired and not cache[name].hit:
         columns[name + ORIGINALS] = features(name, images['original'])
     if first:
-      rows.add(columns, row)
+      gathered.add(columns, row)
   if not (first and names):
     return {}, {}, {}
-  columns = rows.columns()
+  columns = gathered.columns()
   real = functools.cache(lambda network: (
       cache[network].complete(columns) if network in paired else None))
   values, definitions, absent = {}, {}, {}
@@ -144,6 +148,9 @@ def told(step: int, measured: protocol.Protocol, absent: Mapping[str, str]
 class Originals:
   """Originals' features of one network.
 
+  A file holds their rows or, of frames of clips, moments (of T frames and D
+  features 8 T D^2 bytes, so that few clips are sooner taken again).
+
   Attributes:
     hit: whether they were found, on every process alike.
     protocol: of the file; None where there is none for such features.
@@ -152,9 +159,8 @@ class Originals:
   def __init__(self, config, network, count, fingerprint):
     self._network, self._found, self.protocol = network, None, None
     self.hit = False
-    number = _CACHED.get(network)
-    # Frames of clips have moments of their own, for which there is no file.
-    if number is None or network != 'i3d' and config.data.frames > 1:
+    number = _CACHED.get((network, config.data.frames > 1))
+    if number is None:
       return
     self._folder = epath.Path(config.evaluation.reference
                               or weights.cache_dir() / 'references')
@@ -171,36 +177,49 @@ class Originals:
       self.hit = bool(multihost_utils.broadcast_one_to_all(
           np.int32(self.hit)))
 
-  def complete(self, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The originals' features, (N, T, D), now or before; caches new ones.
+  def complete(self, columns: Mapping[str, Any]) -> features_lib.Features:
+    """The originals' features, taken now or before; caches new ones.
 
     Args:
       columns: with the features if there was no hit; and 'index', the records
         that are asked for: without it all that are cached.
 
     Raises:
-      ValueError: one of the records is not among the cached ones.
+      ValueError: one of the records is not among the cached ones, or moments
+        are of more records.
     """
     if self.hit:
-      return self._rows(columns.get('index'))[:, None]
-    fresh_NxTxD = columns[self._network + ORIGINALS]
+      return self._cached(columns.get('index'))
+    fresh = columns[self._network + ORIGINALS]
     # Records that turned out to be unreadable are no part of a protocol.
-    if self.protocol and self.protocol.count == len(fresh_NxTxD):
+    if self.protocol and self.protocol.count == len(columns['index']) and (
+        _worth_a_file(fresh)):
       try:
-        reference.write(self._folder, self.protocol, fresh_NxTxD[:, 0],
-                        columns['index'])
+        reference.write(self._folder, self.protocol, fresh, columns['index'])
       except OSError as error:  # A cache that is full ends no run.
         logging.warning('features of originals are not cached: %s', error)
-    return fresh_NxTxD
+    return fresh
 
-  def _rows(self, index_N):
-    """Cached features (N, D) of records; one may be unreadable since then."""
-    stored = self._found[1]
-    if index_N is None:
-      return stored['features']
-    lost = np.setdiff1d(index_N, stored['index'])
-    if len(lost):
+  def _cached(self, index_N):
+    """Cached features of records; one may be unreadable since then."""
+    found, stored = self._found
+    rows, known_N = stored.get('features'), stored['index']
+    index_N = known_N if index_N is None else index_N
+    lost, more = (np.setdiff1d(index_N, known_N),
+                  np.setdiff1d(known_N, index_N))
+    if len(lost) or rows is None and len(more):
+      told = (f'{lost[0]} is not' if len(lost) else f'{more[0]} alone is')
       raise ValueError(
-          f'record {lost[0]} is not among the cached originals; remove '
+          f'record {told} among the cached originals; remove '
           f'{reference.path(self._folder, self.protocol)}')
-    return stored['features'][np.searchsorted(stored['index'], index_N)]
+    if rows is None:
+      return [moments.Stream(one) for one in found]
+    return rows[np.searchsorted(known_N, index_N)]
+
+
+def _worth_a_file(features):
+  """Whether moments of frames take no more room than their rows."""
+  if isinstance(features, np.ndarray):
+    return True
+  one = next(features_lib.moments(features))
+  return one.count >= 2 * len(one.mean_D)

@@ -1,6 +1,6 @@
 """Measures a generator of images: its loss by noise, and its samples.
 
-Dimensions: B batch, N samples, M reference examples, T frames, D features.
+Dimensions: B batch, N samples, T frames.
 """
 
 import dataclasses
@@ -14,7 +14,14 @@ import numpy as np
 from etils import epath
 
 from vitok import data, files
-from vitok.metrics import distributions, networks, numbers, protocol, table
+from vitok.metrics import (
+    distributions,
+    features,
+    networks,
+    numbers,
+    protocol,
+    table,
+)
 from vitok.metrics import files as metric_files
 from vitok.metrics import image as image_metrics
 from vitok.tasks import base, feature_numbers
@@ -152,22 +159,24 @@ class Samples:
 
   def _made(self, functions, scale, measured):
     """Images of the first samples, and of all, if they are to be measured,
-    the features by network, (N, T, D)."""
+    the features by network."""
     used = set(self._numbers.values()) if measured else set()
     count = self._config.generation.count
     count = count if used else min(_GRID, count)
-    images, found = [], {name: [] for name in used}
+    images, gathered, start = [], features.Gathered(), 0
     for image in self.samples(functions, scale, count):
-      if sum(map(len, images)) < _GRID:
+      if start < _GRID:
         images.append(image)
-      for name in used:
-        found[name].append(functions[name]({'image': image}))
-    return np.concatenate(images)[:min(count, _GRID)], {
-        name: np.concatenate(parts)[:count] for name, parts in found.items()}
+      number_B = np.arange(start, start + len(image))
+      gathered.add(
+          {name: functions[name]({'image': image}) for name in used},
+          {'index': number_B, 'group': number_B, 'mask': number_B < count})
+      start += len(image)
+    return np.concatenate(images)[:min(count, _GRID)], gathered.columns()
 
   def _originals(self, functions, batches):
-    """The reference's features by network, (M, T, D), on the first process,
-    and protocol ids."""
+    """The reference's features by network, on the first process, and protocol
+    ids."""
     first = jax.process_index() == 0
     config = feature_numbers.examples(self._config)
     found, ids = {}, {}
@@ -177,15 +186,16 @@ class Samples:
       chosen = batches.spread(config.evaluation.count)
       cache = feature_numbers.Originals(
           config, network, chosen.count, data.fingerprint(config, 'evaluation'))
-      rows = table.Table()
+      gathered = features.Gathered()
       for batch in () if cache.hit else chosen:
         columns = {network + feature_numbers.ORIGINALS: functions[network](
             batch)}
         row = functions['rows'](batch)
         if first:
-          rows.add(columns, row)
+          gathered.add(columns, row)
       if first:
-        found[network] = cache.complete({} if cache.hit else rows.columns())
+        found[network] = cache.complete(
+            {} if cache.hit else gathered.columns())
       ids[network] = cache.protocol.id
     return found, ids
 
