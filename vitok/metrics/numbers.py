@@ -56,6 +56,7 @@ NUMBERS = {  # name: (rule, network, reference).
     'ris': (inception_score.RULE, 'inception_fid_head', ''),
     'rfvd': (frechet.RULE, 'i3d', ORIGINALS),
     'gfid': (frechet.RULE, 'inception_fid', _GIVEN),
+    'gfid_frame': (_FRAMES, 'inception_fid', _GIVEN),
     'gfid_infinity': (frechet.INFINITY_RULE, 'inception_fid', _GIVEN),
     'gkid': (kernel.SUBSETS_RULE, 'inception_fid', _GIVEN),
     'gis': (_TENTHS, 'inception_fid_head', ''),
@@ -74,8 +75,9 @@ OF_RECONSTRUCTIONS = tuple(
     if reference != _GIVEN and name not in (
         'gis', 'features', 'video_features', 'frame_moments'))
 # What an evaluation of generated samples can measure.
-OF_SAMPLES = ('gfid', 'gfid_infinity', 'gkid', 'gis', 'gfvd')
-OF_CLIPS = ('rfid_frame', 'rfvd')  # Need several frames.
+OF_SAMPLES = ('gfid', 'gfid_frame', 'gfid_infinity', 'gkid', 'gis', 'gfvd')
+# Need several frames.
+OF_CLIPS = ('rfid_frame', 'rfvd', 'gfid_frame', 'gfvd')
 _OF_ANY = ('lpips', 'lpips_alex', 'released_psnr')  # The others are of images.
 # Least pixels and frames that a network takes, where it does not resize.
 LEAST = {'lpips_vgg16': (16, 1), 'lpips_alexnet': (31, 1), 'i3d': (1, 9)}
@@ -153,10 +155,10 @@ def check_samples(names: Iterable[str], frames: int) -> None:
   key = 'config.evaluation.numbers'
   for name in names:
     errors.one_of(key, name, OF_SAMPLES)
-    if (frames > 1) != (name == 'gfvd'):
+    if (frames > 1) != (name in OF_CLIPS):
       raise errors.InputError(
           key, name, f'is not of clips of {frames} frames',
-          'gfvd' if frames > 1 else 'gfid')
+          'gfid_frame' if frames > 1 else 'gfid')
   least = LEAST['i3d'][1]
   if 'gfvd' in names and frames < least:
     raise errors.InputError('config.data.frames', frames, 'are too few for '
