@@ -2,7 +2,8 @@
 
   --source=tfds:NAME  source (`config.data.sources`); by default the first one
                       that the tokenizer was trained on
-  --split=train       of it, perhaps sliced
+  --split=SPLIT       of it, perhaps sliced; by default all of the split that
+                      the tokenizer was trained on, also where that was a slice
   --crop=center       how squares are cut; by default as evaluation does it,
                       which a tokenizer of images at their own size must be told
   --batch_size=256    encoded at a time, by all devices of this process
@@ -15,6 +16,10 @@ SHA-256 of the tokenizer, and mean and deviation of each channel, as
   --config.data.sources=codes:DIR --config.tokenizer.sample=False
 
 and needs the images no more: the statistics it shifts and scales by are these.
+Its `data.split` and `evaluation.split`, in `configs/dit.py` the tokenizer's,
+slice the codes as they would the images: of a tokenizer of train[:90%] all of
+train is encoded, the generator takes the same 90% of it, and a slice that was
+encoded alone would be cut once more.
 """
 
 import sys
@@ -26,7 +31,7 @@ from vitok import config as config_lib
 from vitok import errors
 
 
-def encode(workdir: Any, out: Any, source: str = '', split: str = 'train',
+def encode(workdir: Any, out: Any, source: str = '', split: str = '',
            batch_size: int = 256, checkpoint: int | None = None,
            crop: str = '') -> dict[str, Any]:
   """Writes the codes of a split; returns what their manifest says.
@@ -35,7 +40,8 @@ def encode(workdir: Any, out: Any, source: str = '', split: str = 'train',
     workdir: of the finished tokenizer.
     out: folder of the codes.
     source: as `config.data.sources`; by default the tokenizer's first.
-    split: perhaps with a slice; the codes' split has its name.
+    split: perhaps with a slice; the codes' split has its name. By default the
+      whole split of which the tokenizer was trained on a slice or on all.
     batch_size: images encoded at a time.
     checkpoint: step; by default the newest.
     crop: as `config.evaluation.crop`, which it is by default.
@@ -53,6 +59,7 @@ def encode(workdir: Any, out: Any, source: str = '', split: str = 'train',
   if batch_size < 1:
     raise errors.InputError('--batch_size', batch_size, 'is below 1', 1)
   config = loading.read_config(workdir, checkpoint)
+  split = split or splits.parse('config.data.split', config.data.split).name
   crop = crop or config.evaluation.crop
   if crop == native.CROP:  # Patches lie in a strip, beside padding.
     raise errors.InputError(
@@ -102,7 +109,7 @@ def main(arguments=None):
     parser.add_argument('--workdir', required=True)
     parser.add_argument('--out', required=True)
     parser.add_argument('--source', default='')
-    parser.add_argument('--split', default='train')
+    parser.add_argument('--split', default='')
     parser.add_argument('--batch_size', type=int, default=256)
     parser.add_argument('--checkpoint', type=int)
     parser.add_argument('--crop', default='')

@@ -113,6 +113,34 @@ def test_statistics_of_cached_codes_are_theirs_and_need_no_images(
   assert not (workdir / 'latents').exists()
 
 
+def test_by_default_a_generator_draws_the_codes_whose_images_it_would_draw(
+    tmp_path):
+  """Of a tokenizer of a slice, and of a split that is not called 'train'."""
+  source = labelled(tmp_path / 'images')
+  (tmp_path / 'images/train').rename(tmp_path / 'images/all')
+  workdir = make(tmp_path / 'tokenizer', data__sources=(source,), **{
+      'data__split': 'all[:75%]', 'evaluation__split': 'all[75%:]',
+      'data__crop': 'center'})
+  made = encode.encode(workdir, tmp_path / 'codes', batch_size=8)
+  assert made['split'] == 'all' and made['count'] == 12
+  of_dit = f'configs/dit.py:F:{workdir}'
+  images, cached = (config_lib.override(config_lib.load(of_dit), {
+      'batch_size': 8, 'evaluation.count': 0, **changes})
+                    for changes in ({}, {
+                        'data.sources': (f'codes:{tmp_path}/codes',),
+                        'tokenizer.sample': False}))
+  for config in (images, cached):
+    data.check(config)
+  for step in (0, 3):
+    one, other = (data.host_batch(config, step) for config in (images, cached))
+    np.testing.assert_array_equal(one['index'], other['index'])
+    np.testing.assert_allclose(vitok.load(workdir).encode(one['image']).z,
+                               other['code'], atol=1e-5)
+  for config in (images, cached):
+    examples = selection.eval_examples(config)
+    assert list(selection.evaluated(examples, config)) == [9, 10, 11]
+
+
 def test_cached_codes_of_a_tokenizer_of_clips_are_trained_on(tmp_path):
   """Stills do: a source of images is refused where it is trained on."""
   workdir = make(tmp_path / 'tokenizer', model__name='A-A/2x8x4',
