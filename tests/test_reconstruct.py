@@ -201,6 +201,22 @@ def test_a_shorter_code_is_reconstructed_at_a_trained_length(
       reconstruct.reconstruct(photographs[:1], str(folder), length=3)
 
 
+@pytest.mark.parametrize('name, keep, length, grid', [
+    ('A-A/1x8x4', (), None, [1, 2, 2]), ('A-A/1x8x4', (3, 4), 3, [3]),
+    ('A-A/1x8x4+4', (), None, [4]), ('A-A/1x8x4+5', (2, 5), 2, [2])])
+def test_a_grid_of_codes_is_that_of_their_tokens(
+    photographs, tmp_path, name, keep, length, grid):
+  tiny_run.make(tmp_path / 'run', model__name=name, model__keep=keep)
+  reconstruct.reconstruct(
+      photographs[:2], str(tmp_path / 'run'), out=str(tmp_path / 'out'),
+      codes=str(tmp_path / 'codes.npz'), length=length)
+  with np.load(tmp_path / 'codes.npz') as stored:
+    assert stored['grid'].tolist() == grid
+    assert stored['z'].shape == (2, np.prod(stored['grid']), 4)
+    assert vitok.load(tmp_path / 'run').decode(stored['z']).shape == (
+        2, 1, SIDE, SIDE, 3)
+
+
 @pytest.mark.parametrize('content', [b'', b'not a video'])
 def test_an_unreadable_video_is_refused_before_anything_is_loaded(
     workdir, tmp_path, monkeypatch, capsys, content):

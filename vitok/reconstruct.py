@@ -21,10 +21,11 @@ one after the other; the last clip is filled up with its last frame, which
 is neither shown nor measured again. A model of clips sees an image as it does
 in training: as a still clip, of which the first frame is shown.
 
-The codes: `z` (N, L, c) float32 (latent means; L tokens ordered by time, row,
-column), `ids` if the code is discrete, `names` (N,) (a video has a row for each
-clip), `grid` (3,) patches along time, height and width, `step`.
-`vitok.load(workdir).decode(z)` inverts them.
+The codes: `z` (N, L, c) float32 (latent means), `ids` if the code is discrete,
+`names` (N,) (a video has a row for each clip), `step`, and `grid`, in which the
+L tokens lie: (3,) along time, height and width, in this order, or (1,), only L,
+where they are a list: of a model with latent tokens, and where `--length` cuts
+the code. `vitok.load(workdir).decode(z)` inverts them.
 
 N: images or clips. B: rows of a batch. T: frames of a clip. S: side, pixels.
 """
@@ -33,6 +34,7 @@ import contextlib
 import dataclasses
 import fractions
 import itertools
+import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -188,10 +190,16 @@ def reconstruct(paths: Sequence[str], workdir: str,
         **arrays, 'names': np.array([
             str(path) for path, quality in zip(paths, measured, strict=True)
             for _ in quality.codes]),
-        'grid': np.array(tokenizer.model.grid),
+        'grid': np.array(_grid(tokenizer.model, arrays['z'].shape[1])),
         'step': np.array(tokenizer.step)})
     lines.append(f'codes {arrays["z"].shape}: {codes}')
   return [*lines, f'pictures: {out}']
+
+
+def _grid(model, tokens):
+  """In which tokens of a code lie; a list has no more than a length."""
+  whole = tokens == math.prod(model.grid) and not model.size.latents
+  return model.grid if whole else (tokens,)
 
 
 def _check_crop(config):
