@@ -60,7 +60,9 @@ FIELDS = dict(
         lpips_network='lpips_vgg16',  # 'lpips_alexnet' is 30 times cheaper.
         feature_weight=0.0,  # ViTok-v2 says 500; needs converted weights.
         feature_network='dinov2_base',
-        feature_tile=0,  # Pixels that the network sees at once; 0: all.
+        # Pixels of a side that this network sees at once; 0: all. Of an image
+        # at its own size all but the pixel loss see one such tile.
+        feature_tile=0,
     ),
     # Stage 2; read by the task 'adversarial' alone.
     adversarial=dict(

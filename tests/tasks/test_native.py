@@ -9,13 +9,15 @@ from PIL import Image
 from skimage import data as photographs
 
 import vitok
-from tests import runs, tiny_run
+from tests import runs, stand_ins, tiny_run
+from vitok import config as config_lib
 from vitok import errors, evaluate, models, tasks, validation
 from vitok.data import native as native_data
 from vitok.data import pipeline
+from vitok.interop import weights
 from vitok.metrics import reconstruction
 from vitok.sweeps import nulls
-from vitok.tasks import native
+from vitok.tasks import base, native
 from vitok.training import mesh as mesh_lib
 
 SIZES = ((24, 40), (32, 32), (40, 16), (8, 64), (13, 21), (64, 100))
@@ -32,6 +34,14 @@ def folder(tmp_path_factory):
       image.crop((3 * k, k, 3 * k + width, k + height)).save(
           root / split / f'{k}.png')
   return root
+
+
+@pytest.fixture(scope='module')
+def dinov2(tmp_path_factory):
+  """{name: parameters} of a small network in place of a published one."""
+  with pytest.MonkeyPatch.context() as patch:
+    stand_ins.install_dinov2(patch, tmp_path_factory.mktemp('weights'))
+    yield {'dinov2_base': weights.load('dinov2_base')}
 
 
 def config_of(folder=None, **changes):
@@ -83,24 +93,107 @@ def test_an_image_is_what_it_is_alone_whatever_its_padding(positions):
     np.testing.assert_allclose(own, alone[0], atol=2e-5)
 
 
-def test_the_loss_is_of_valid_patches_and_blind_to_padding():
-  task = tasks.build(config_of(loss__pixel='charbonnier'))  # Not 0 at 0.
+@pytest.mark.parametrize('terms', [{}, {
+    'loss__ssim_weight': 0.1, 'loss__feature_weight': 500.0,
+    'loss__feature_tile': 16}], ids=['pixels', 'a tile'])
+def test_the_loss_is_of_valid_patches_and_blind_to_padding(dinov2, terms):
+  # Charbonnier is not 0 at 0.
+  task = tasks.build(config_of(loss__pixel='charbonnier', **terms))
   params = first(task)
   loss = jax.jit(jax.value_and_grad(lambda params, batch: task.loss(
-      params, {}, {}, batch, jax.random.key(0))[0]))
+      params, {}, dinov2, batch, jax.random.key(0))[0]))
   images = images_of(((24, 40), (8, 16)))
   value, grads = loss(params, batch_of(images, 16))
-  apart = [loss(params, batch_of([image] * 2, 16))[0] for image in images]
+  apart = [loss(params, batch_of([image] * 2, 16) | {'row': np.full(2, k)})[0]
+           for k, image in enumerate(images)]
   # The mean over images of the means over their own pixels.
   np.testing.assert_allclose(value, np.mean(apart), rtol=1e-5)
   padded = batch_of(images, 20)
-  rubbish = np.where(native.pixels(padded), padded['image'], np.float32(1e3))
-  for other in (padded, padded | {'image': rubbish}):
+  rubbish = {
+      'image': np.where(native.pixels(padded), padded['image'],
+                        np.float32(1e3)),
+      'places': np.where(padded['valid'][..., None], padded['places'], 99)}
+  for other in (padded, padded | rubbish):
     again, other_grads = loss(params, other)
     np.testing.assert_allclose(again, value, rtol=1e-5)
     for a, b in zip(jax.tree.leaves(other_grads), jax.tree.leaves(grads),
                     strict=True):
-      np.testing.assert_allclose(a, b, atol=1e-6)
+      # Sums over more tokens, in another order: 1e-5 of the largest number.
+      np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+def test_images_that_a_tile_fills_have_the_loss_of_squares(dinov2):
+  values = []
+  images = images_of(((32, 32),) * 3)
+  for crop in ('center', 'native'):
+    task = tasks.build(config_of(
+        data__crop=crop, loss__pixel='charbonnier', loss__ssim_weight=0.1,
+        loss__feature_weight=500.0, loss__feature_tile=32))
+    batch = batch_of(images, 16)
+    if crop == 'center':
+      batch = {'image': np.float32(np.stack(images)[:, None] / 127.5 - 1),
+               'mask': batch['mask'], 'row': batch['row']}
+    metrics = jax.jit(lambda params, batch, task=task: task.loss(
+        params, {}, dinov2, batch, jax.random.key(0))[1][0])(
+            first(task), batch)
+    values.append(metrics)
+  assert {'charbonnier', 'dssim', 'features', 'loss'} <= set(values[0])
+  for name, value in values[0].items():  # Of float32, in another order.
+    np.testing.assert_allclose(values[1][name], value, rtol=1e-5, err_msg=name)
+
+
+# Larger than a tile of 3 x 3 patches, as large, and smaller along each axis.
+@pytest.mark.parametrize('grid', [(5, 4), (3, 3), (2, 5), (4, 1), (1, 2)])
+def test_a_tile_is_one_square_of_an_image_that_is_repeated_if_small(grid):
+  p, k, count = 4, 3, 64
+  image, other = images_of([tuple(p * n for n in grid)] * 2)
+  cut = {name: np.asarray(jax.jit(lambda batch, keys: native.tile(
+      batch, keys, k * p)(batch['image']))(
+          batch_of([one] * count, 24, p), jax.random.split(
+              jax.random.key(0), count)))
+         for name, one in (('image', image), ('other', other))}
+  assert cut['image'].shape == (count, 1, k * p, k * p, 3)
+
+  def square(image, row, column):
+    rows, columns = (np.arange(p * n, p * (n + k)) for n in (row, column))
+    whole = image.take(rows, 0, mode='wrap').take(columns, 1, mode='wrap')
+    return np.float32(whole / 127.5 - 1)
+  starts = [(row, column) for row in range(max(grid[0] - k, 0) + 1)
+            for column in range(max(grid[1] - k, 0) + 1)]
+  seen = set()
+  for one, two in zip(cut['image'][:, 0], cut['other'][:, 0], strict=True):
+    start, = (s for s in starts if (one == square(image, *s)).all())
+    np.testing.assert_array_equal(two, square(other, *start))
+    seen.add(start)
+  assert seen == set(starts)  # 64 draws of 6 at most: missed once in 1e4.
+
+
+def test_a_tile_depends_on_the_examples_key_alone():
+  mesh = mesh_lib.make_mesh(config_of().mesh)
+  cut = jax.jit(lambda batch: native.tile(batch, base.example_keys(
+      jax.random.key(3), batch['row']), 16)(batch['image']))
+  images = images_of(((32, 40), (24, 56)) * 8)
+  whole = batch_of(images, 24)
+  made = np.asarray(cut(whole))
+  spread = jax.device_put(whole, mesh_lib.batch_sharding(mesh))
+  assert len(spread['image'].sharding.device_set) == 8
+  np.testing.assert_array_equal(cut(spread), made)
+  part = {name: x[3:5] for name, x in whole.items()}
+  np.testing.assert_array_equal(cut(part), made[3:5])
+  more = batch_of(images, 30) | {'row': whole['row'][::-1].copy()}
+  again = np.asarray(cut(more | {'row': whole['row']}))
+  np.testing.assert_array_equal(again, made)
+  assert (np.asarray(cut(more)) != made).any()
+
+
+def test_a_tile_leaves_the_noise_of_the_code_as_it_was():
+  batch = batch_of(images_of(((24, 40), (8, 16))), 16)
+  values = []
+  for change in ({}, {'loss__ssim_weight': 0.1, 'loss__feature_tile': 16}):
+    task = tasks.build(config_of(model__bottleneck='gaussian', **change))
+    values.append(jax.jit(lambda params, task=task: task.loss(
+        params, {}, {}, batch, jax.random.key(0))[1][0]['l2'])(first(task)))
+  np.testing.assert_allclose(*values, rtol=1e-6)
 
 
 def test_numbers_are_those_of_square_images_where_both_are_defined():
@@ -160,10 +253,28 @@ def test_a_run_at_native_sizes_learns_resumes_and_is_opened(folder, tmp_path):
       psnr[0], abs=0.02)
 
 
+def test_the_recipe_of_vitok_v2_trains_as_its_config_says(
+    dinov2, folder, tmp_path, root):
+  del dinov2  # In place of the published one.
+  config = config_lib.override(
+      config_lib.load(f'{root}/configs/vitok_v2.py'), runs.TINY | {
+          'model.name': 'Aw32h1-Aw32h1/1x8x8', 'data.resolution': 32,
+          'loss.feature_tile': 16, 'data.sources': (f'folder:{folder}',),
+          'total_steps': 2, 'evaluation.every': 0, 'logging.every': 1})
+  validation.check(config)
+  tiny_run.train(config, tmp_path / 'run')
+  last = runs.lines(tmp_path / 'run')[-1]
+  terms = {name: last[f'train/{name}']
+           for name in ('charbonnier', 'dssim', 'features', 'loss')}
+  assert last['step'] == 2 and min(terms.values()) > 0
+  assert terms['loss'] == pytest.approx(
+      terms['charbonnier'] + 0.1 * terms['dssim'] + 500 * terms['features'],
+      rel=1e-5)
+
+
 @pytest.mark.parametrize('change, words', [
     (dict(model__bottleneck='gaussian'), 'bottleneck.*padding'),
     (dict(model__positions='sincos'), 'positions.*coordinates'),
-    (dict(loss__ssim_weight=0.1), 'loss.ssim_weight'),
     (dict(model__name='A-A/2x8', data__frames=2, model__positions='rope3d'),
      'data.frames'),
     (dict(model__name='A-A/8+4'), 'model.name'),
@@ -174,9 +285,7 @@ def test_what_cannot_be_done_at_native_sizes_is_refused(change, words):
   with pytest.raises(errors.InputError, match=words):
     native.check(config_of(**change))
   with pytest.raises(errors.InputError, match=words):
-    native.check(config_of(data__crop='center', **change)
-                 if 'ssim' not in words else
-                 config_of(evaluation__crop='center', **change))
+    native.check(config_of(data__crop='center', **change))
 
 
 def test_null_models_are_of_squares():

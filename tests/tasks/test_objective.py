@@ -19,6 +19,8 @@ from vitok.training import mesh, program
 ALEXNET = 'lpips_alexnet'
 ALL = {'data__resolution': 32, 'loss__lpips_network': ALEXNET,
        'loss__lpips_weight': 0.5, 'loss__ssim_weight': 0.25}
+TILED = {'data__crop': 'native', 'data__resolution': 64,
+         'loss__ssim_weight': 0.1, 'loss__lpips_weight': 1.0}
 
 
 @functools.cache
@@ -131,6 +133,23 @@ def test_weights_reach_the_step_by_name_and_hash(tmp_path, monkeypatch):
       frozen()[ALEXNET]['net']['conv1']['kernel'])
 
 
+def test_all_but_the_pixel_loss_see_the_tile():
+  mine = objective.Objective(runs.tiny(**ALL | {'loss__pixel': 'charbonnier'}))
+  wide = np.concatenate(clips(2), 3)  # Two clips side by side.
+  original, made = wide, wide[:, ::-1]
+  apply = jax.jit(mine.image, static_argnames='tile')
+  _, whole = apply(original, made, frozen(), tile=lambda image: image)
+  total, terms = apply(original, made, frozen(),
+                       tile=lambda image: image[..., 32:, :])
+  _, cut = apply(original[..., 32:, :], made[..., 32:, :], frozen())
+  np.testing.assert_allclose(terms['charbonnier'], whole['charbonnier'])
+  for name in ('dssim', 'lpips'):  # Sums in another order.
+    np.testing.assert_allclose(terms[name], cut[name], rtol=1e-5)
+    assert np.abs(cut[name] / whole[name] - 1).min() > 1e-3
+  np.testing.assert_allclose(total, terms['charbonnier'] + 0.25 * terms['dssim']
+                             + 0.5 * terms['lpips'], rtol=1e-6)
+
+
 @pytest.mark.parametrize('changes, message', [
     ({'loss__lpips_weight': 1.0, 'data__resolution': 8},
      'resolution=8.*lpips_vgg16; nearest valid choice: 16'),
@@ -139,10 +158,29 @@ def test_weights_reach_the_step_by_name_and_hash(tmp_path, monkeypatch):
     ({'loss__ssim_weight': 1.0, 'data__resolution': 8},
      'resolution=8.*SSIM; nearest valid choice: 11'),
     ({'loss__lpips_network': 'lpips_vgg'}, "'lpips_vgg'.*lpips_vgg16"),
+    # At native sizes: none, through patches, too small, larger than an image.
+    (TILED | {'loss__feature_tile': 0},
+     'feature_tile=0.*lpips_vgg16.* 8 and 16 to 64 .*choice: 64'),
+    (TILED | {'loss__feature_tile': 35}, 'feature_tile=35.*choice: 32'),
+    (TILED | {'loss__feature_tile': 8}, 'feature_tile=8:.*choice: 16'),
+    (TILED | {'loss__feature_tile': 72}, 'feature_tile=72.*choice: 64'),
+    (TILED | {'data__resolution': 8},
+     'resolution=8: .*lpips_vgg16; nearest valid choice: 16'),
 ])
 def test_what_a_term_cannot_measure_is_refused(changes, message):
   with pytest.raises(errors.InputError, match=message):
     objective.Objective(runs.tiny(**changes))
+
+
+def test_at_native_sizes_networks_cost_a_tile_and_no_square():
+  tiled = {'data__crop': 'native', 'loss__feature_tile': 32}
+  expected = tasks.build(runs.tiny(**ALL)).cost()['losses']
+  for side in (32, 64):
+    cost = tasks.build(runs.tiny(
+        **ALL | tiled | {'data__resolution': side})).cost()
+    assert cost['losses'] == expected
+  whole = tasks.build(runs.tiny(**ALL | {'data__resolution': 64})).cost()
+  assert whole['losses'][ALEXNET]['macs'] > expected[ALEXNET]['macs']
 
 
 def test_lpips_costs_what_its_convolutions_do_and_is_apart():

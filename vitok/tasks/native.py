@@ -4,11 +4,11 @@ Batches are of `data.native`: 'image' (B, 1, L * p, p, 3) holds the patches of
 an example one below the other, 'places' (B, L, 2) where they lie, 'valid'
 (B, L) which are none of the padding.
 
-B examples, L patches, p their side.
+B examples, L patches, p their side, K patches along the side of a tile.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,6 +22,8 @@ from vitok.metrics import files as metric_files
 from vitok.metrics import image as image_metrics
 from vitok.metrics import protocol, reconstruction, table
 from vitok.tasks import base
+
+_TILE = 2  # Stream of an example's key; the model's are the key itself and 1.
 
 
 def check(config: Any) -> None:
@@ -53,10 +55,6 @@ def check(config: Any) -> None:
   refuse_unless('model.keep', ((),), 'codes are not in an order')
   refuse_unless('model.bottleneck', ('layernorm', 'deterministic'),
                 'would price the codes of padding too')
-  for name in ('ssim', 'lpips', 'features') if training else ():
-    key = f"loss.{'feature' if name == 'features' else name}_weight"
-    refuse_unless(key, (0.0,), f'has patches in training, not the images that '
-                  f'{name} takes')
   if evaluating:
     refuse_unless('evaluation.numbers', ((),), 'has images of many sizes, '
                   'networks want one: measure with evaluation.crop=center')
@@ -75,6 +73,46 @@ def pixels(batch: Mapping[str, Any]) -> jax.Array | None:
     return None
   rows = jnp.repeat(batch['valid'], batch['image'].shape[3], axis=1)
   return rows[:, None, :, None, None]
+
+
+def tile(batch: Mapping[str, Any], keys_B: jax.Array, side: int
+         ) -> Callable[[jax.Array], jax.Array]:
+  """Cuts one square out of each image, for losses that need an image.
+
+  It begins at a patch, any of those from which it fits into the image with
+  equal chance, so patches at the border are seen less often than others. Along
+  an axis on which it does not fit the image is repeated, from its first patch
+  on: no padding is seen and no patch left out, but there is an edge where the
+  image's end meets its beginning, at the same place in all that is cut.
+
+  Args:
+    batch: of images at their own size; of squares nothing is cut.
+    keys_B: (B,) keys of the examples, of which this draws from a stream of its
+      own.
+    side: in pixels, a multiple of p.
+
+  Returns:
+    A function from patches (B, 1, L * p, p, 3), the originals or what was made
+    of them, to the same square of each, (B, 1, side, side, 3).
+  """
+  if 'valid' not in batch:
+    return lambda image: image
+  count = side // batch['image'].shape[3]
+
+  def numbers(places_Lx2, valid_L, key):
+    grid = jnp.max(places_Lx2, 0, where=valid_L[:, None], initial=0) + 1
+    first = jax.random.randint(jax.random.fold_in(key, _TILE), (2,), 0,
+                               jnp.maximum(grid - count, 0) + 1)
+    rows, columns = (first[:, None] + jnp.arange(count)) % grid[:, None]
+    return rows[:, None] * grid[1] + columns  # Patches are in reading order.
+  numbers_BxKxK = jax.vmap(numbers)(batch['places'], batch['valid'], keys_B)
+
+  def cut(strip_Bx1xLpxpx3):
+    b, _, _, p, colours = strip_Bx1xLpxpx3.shape
+    patches = strip_Bx1xLpxpx3.reshape(b, -1, p, p, colours)
+    square = jax.vmap(lambda x, k: x[k])(patches, numbers_BxKxK)
+    return square.swapaxes(2, 3).reshape(b, 1, side, side, colours)
+  return cut
 
 
 class Evaluator:

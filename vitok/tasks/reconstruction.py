@@ -50,14 +50,14 @@ class Reconstruction:
 
   def loss(self, params, stats, frozen, batch, key):
     """Returns (scalar loss, (metrics, new statistics)) of a batch."""
-    image = batch['image']
+    image, keys = batch['image'], base.example_keys(key, batch['row'])
     (reconstruction_, out), stats = self.model.apply(
-        {'params': params, **stats}, image,
-        keys=base.example_keys(key, batch['row']), train=True,
+        {'params': params, **stats}, image, keys=keys, train=True,
         patches=native.patches(batch), mutable=list(stats))
     code = out['code']
-    total, terms = self._objective.image(image, reconstruction_, frozen,
-                                         native.pixels(batch))
+    total, terms = self._objective.image(
+        image, reconstruction_, frozen, native.pixels(batch),
+        native.tile(batch, keys, self._config.loss.feature_tile))
     total += self._objective.code(code)
     metrics = {'loss': total, **terms, **code.losses}
     metrics = {name: base.masked_mean(value, batch['mask'])
