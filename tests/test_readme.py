@@ -41,6 +41,7 @@ SMALLER = {
     '--workdir=runs/stage2': '--workdir=runs/stage2 '
         '--config.loss.lpips_weight=0 --config.adversarial.discriminator=patch '
         '--config.adversarial.width=0.0625',
+    'Ld4-Ld24/1x16x64': 'Ld4-Ld24/1x16x64 --config.loss.feature_tile=16',
     'dit.py:S:runs/sb16': 'dit.py:F:runs/sb16 --config.diffusion.steps=2',
     '--count=16': '--count=2 --steps=2',
 }

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests import stand_ins
 from vitok import config as config_lib
-from vitok import errors, sweeps, tasks
+from vitok import errors, sizes, sweeps, tasks
+from vitok.data import native
 from vitok.tasks import tokenizer
 from vitok.training import mesh, program, step
 
@@ -28,8 +30,16 @@ def _trace(config):
   state = mesh.unbox(jax.eval_shape(
       functools.partial(step.init, task, config), run))
   spec, rows = jax.ShapeDtypeStruct, (config.batch_size,)
-  batch = {
-      'image': spec((*rows, config.data.frames, side, side, 3), jnp.float32),
+  image = (config.data.frames, side, side, 3)
+  own = {}
+  if config.data.crop == native.CROP:
+    size = sizes.from_config(config.model)
+    tokens = size.tokens(1, side)
+    image = (1, tokens * size.patch, size.patch, 3)
+    own = {'places': spec((*rows, tokens, 2), jnp.int32),
+           'valid': spec((*rows, tokens), jnp.bool_)}
+  batch = own | {
+      'image': spec((*rows, *image), jnp.float32),
       'mask': spec(rows, jnp.bool_), 'index': spec(rows, jnp.int32),
       'group': spec(rows, jnp.int32), 'label': spec(rows, jnp.int32)}
   try:
@@ -78,8 +88,10 @@ def _check(config):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_a_config_file_at_its_default(path):
+def test_a_config_file_at_its_default(path, monkeypatch, tmp_path):
   config = config_lib.load(str(path))
+  if config.loss.feature_weight:  # No registry has those weights.
+    stand_ins.install_dinov2(monkeypatch, tmp_path)
   if config.task == 'generation':
     config.tokenizer.workdir = tokenizer.LATER
   _check(config)
