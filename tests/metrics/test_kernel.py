@@ -106,6 +106,34 @@ def test_standard_error_is_the_jackknife():
                              np.sqrt(spread(of_pairs)), rtol=1e-10)
 
 
+def test_the_values_of_pairs_are_the_jackknifes_and_have_the_distance_as_mean():
+  x, y = np.random.default_rng(0).normal(size=(2, 9, 3))
+  whole, without = _by_loops(x, y, True), [
+      _by_loops(np.delete(x, i, 0), np.delete(y, i, 0), True) for i in range(9)]
+  found = kernel.kid_of_pairs(x, y)
+  np.testing.assert_allclose(found, 9 * whole - 8 * np.array(without),
+                             rtol=1e-10)
+  np.testing.assert_allclose(found.mean(), whole, rtol=1e-12)
+
+
+def test_two_models_of_the_same_images_differ_by_less_than_their_errors_say():
+  """Over draws of the images, and as their paired values claim it."""
+  x, y, _ = _population()
+  other = x + .05 * np.random.default_rng(3).normal(size=x.shape)
+  rng, differences, claimed, apart = np.random.default_rng(1), [], [], []
+  for _ in range(400):
+    rows = rng.integers(POINTS, size=60)
+    one, two = (kernel.kid_of_pairs(a[rows], y[rows]) for a in (x, other))
+    differences.append(one.mean() - two.mean())
+    each = np.arange(60)
+    claimed.append(table.standard_error(one - two, each))
+    apart.append(np.hypot(*(table.standard_error(a, each) for a in (one, two))))
+  spread = np.std(differences)  # 400 draws know it to 4%.
+  np.testing.assert_allclose(np.sqrt(np.mean(np.square(claimed))), spread,
+                             rtol=.12)
+  assert np.mean(apart) > 2 * spread
+
+
 def test_groups_of_copies_have_the_error_of_the_originals():
   rng = np.random.default_rng(0)
   x, y = rng.normal(size=(2, 200, D))

@@ -200,13 +200,32 @@ def test_few_photographs_stretch_replicates_as_students_t_has_it(y):
 
 def test_numbers_of_sets_vary_with_their_images_by_configuration():
   rows = [dict(unit=f'{name}{seed}', role='law', configuration=name, arm=None,
-               steps=1, learning_rate=1.0, rkid=0.1, rkid_se=0.02)
+               steps=1, learning_rate=1.0, gkid=0.1, gkid_se=0.02)
           for name in 'ab' for seed in range(2)]
-  found = fits.responses(rows, [{}] * 4, 'rkid', count=4000)
+  found = fits.responses(rows, [{}] * 4, 'gkid', count=4000)
   a_RxU = found.y_RxU[:, :2]
   assert found.y_RxU.std(0) == pytest.approx(0.02, rel=0.1)
   np.testing.assert_allclose(a_RxU[:, 0], a_RxU[:, 1])  # Of the same images.
   assert abs(np.corrcoef(found.y_RxU[:, 0],
                          found.y_RxU[:, 2])[0, 1]) < 0.1
-  certain = [row | {'rkid_se': None} for row in rows]
-  assert fits.responses(certain, [{}] * 4, 'rkid').y_RxU.std() < 1e-12
+  certain = [row | {'gkid_se': None} for row in rows]
+  assert fits.responses(certain, [{}] * 4, 'gkid').y_RxU.std() < 1e-12
+
+
+def test_kernel_distances_of_reconstructions_are_paired_by_their_own_images():
+  rows = [dict(unit=name, role='law', configuration=name, arm=None, steps=1,
+               learning_rate=1.0, rkid=0.1, rkid_se=0.02) for name in 'ab']
+  random = np.random.default_rng(0)
+  shared = random.normal(size=40)
+  images = [{'group': np.arange(7), 'psnr': np.ones(7),
+             'rkid': shared + shift, 'rkid_group': np.arange(40) // 2}
+            for shift in (0.0, 0.3)]
+  found = fits.responses(rows, images, 'rkid', count=400)
+  np.testing.assert_allclose(found.y_U, [shared.mean(), shared.mean() + 0.3])
+  np.testing.assert_allclose(found.y_RxU[:, 1] - found.y_RxU[:, 0], 0.3)
+  assert found.y_RxU[:, 0].std() > 0.05
+  # The draws are of the twenty groups.
+  pairs = shared.reshape(20, 2).mean(1)
+  alike = bootstrap.widen(bootstrap.resample_images(
+      pairs[None], np.arange(20), count=400), pairs.mean(), 20, 0.9)
+  np.testing.assert_allclose(found.y_RxU[:, 0], alike[:, 0])

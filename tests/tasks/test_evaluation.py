@@ -88,6 +88,13 @@ def test_numbers_are_those_of_the_restored_model_computed_in_numpy(
   np.fill_diagonal(sums, 0)
   np.testing.assert_allclose(numbers['rkid'], sums.sum() / COUNT / (COUNT - 1),
                              rtol=1e-3)
+  with np.load(pathlib.Path(result['folder']) / '3.npz') as stored:
+    np.testing.assert_array_equal(stored['rkid_index'], stored['index'])
+    np.testing.assert_array_equal(stored['rkid_group'], stored['group'])
+    np.testing.assert_allclose(stored['rkid'].mean(), numbers['rkid'])
+    np.testing.assert_allclose(stored['rkid'] - stored['rkid'].mean(),
+                               2 * (sums.sum(0) - sums.sum(0).mean())
+                               / (COUNT - 2), rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize('size, devices', [(1, 1), (7, 8), (64, 1)])

@@ -48,7 +48,7 @@ def measure(place, names=NAMES, originals=True, data_=None, **changes):
     return stand_ins.features(matrix, image, np)
   batches = data.eval_batches(config, sharding).spread(
       feature_numbers.examples(config).evaluation.count)
-  values, definitions, absent = feature_numbers.measure(
+  values, definitions, absent, _ = feature_numbers.measure(
       config, names, batches, made, features_of)
   measured = protocol.Protocol.from_config(
       config, config.evaluation.count,

@@ -5,14 +5,15 @@ N: examples in the order of the records.
 
 import numpy as np
 
-from vitok.metrics import features, frechet, inception_score, kernel
+from vitok.metrics import features, frechet, inception_score, kernel, table
 from vitok.metrics.features import Features
 
 SCORE_PARTS = 10  # Of the samples' Inception score.
 
 
 def measure(number: str, fake: Features, real: Features | None,
-            groups_N: np.ndarray) -> dict[str, float]:
+            groups_N: np.ndarray) -> tuple[dict[str, float],
+                                           np.ndarray | None]:
   """A number and what is known of its error.
 
   Args:
@@ -23,26 +24,29 @@ def measure(number: str, fake: Features, real: Features | None,
 
   Returns:
     {number: value} and where defined '<number>_se', of independent examples,
-    and '<number>_se_group', of independent groups.
+    and '<number>_se_group', of independent groups; and of a kernel distance
+    the values of each example (N,), of which it is the mean.
 
   Raises:
     ValueError: too few examples.
   """
   if number == 'rfid_infinity':
-    return {number: frechet.infinity(fake, real).value}
+    return {number: frechet.infinity(fake, real).value}, None
   if number in ('rfid', 'rfid_frame', 'rfvd', 'released_rfid'):
-    return {number: _distance(fake, real)}
-  found = {}
-  each = np.arange(len(groups_N))
-  for suffix, groups in (('_se', each), ('_se_group', groups_N)):
-    if suffix == '_se_group' and len(np.unique(groups)) == len(each):
-      found[number + suffix] = found[f'{number}_se']
-      continue
-    found[number], found[number + suffix] = (
-        kernel.kid(fake, real, paired=True, groups_N=groups)
-        if number == 'rkid' else
-        inception_score.inception_score(fake, groups_N=groups))
-  return {name: value for name, value in found.items() if value is not None}
+    return {number: _distance(fake, real)}, None
+  values_N, found = None, {}
+  if number == 'rkid':
+    values_N = kernel.kid_of_pairs(fake, real)
+    estimate = lambda groups: (float(values_N.mean()),
+                               table.standard_error(values_N, groups))
+  else:
+    estimate = lambda groups: inception_score.inception_score(
+        fake, groups_N=groups)
+  for suffix, groups in (('_se', np.arange(len(groups_N))),
+                         ('_se_group', groups_N)):
+    found[number], found[number + suffix] = estimate(groups)
+  return {name: value for name, value in found.items()
+          if value is not None}, values_N
 
 
 def measure_samples(number: str, fake: Features,

@@ -29,18 +29,20 @@ def write_arrays(path: os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
   files.write_bytes(path, buffer.getvalue())
 
 
-def write_evaluation(folder: os.PathLike, step: int, rows: table.Table) -> None:
+def write_evaluation(folder: os.PathLike, step: int, rows: table.Table,
+                     others: Mapping[str, np.ndarray] | None = None
+                     ) -> None:
   """Writes `<step>.npz` and, if images were kept, the grid `<step>.png`.
 
   The .npz holds the (N,) columns of `COLUMNS` and whatever else was measured,
-  and the uint8 `originals` and `reconstructions` (n, T, H, W, C) of the first
-  examples.
+  the uint8 `originals` and `reconstructions` (n, T, H, W, C) of the first
+  examples, and `others`: of other examples, such as those with features.
   """
   folder = epath.Path(folder)
   columns, pictures = rows.columns(), rows.pictures()
   absent = np.full(len(columns['index']), np.nan, np.float32)
   columns = {name: absent for name in COLUMNS} | columns
-  write_arrays(folder / f'{step}.npz', columns | pictures)
+  write_arrays(folder / f'{step}.npz', columns | pictures | (others or {}))
   if pictures:
     write_png(folder / f'{step}.png', grid(*(pictures[name]
                                              for name in table.IMAGES)))

@@ -54,24 +54,46 @@ def kid(x_NxD: np.ndarray, y_MxD: np.ndarray, *, paired: bool = False,
     raise ValueError(f'a kernel distance of {n} and {m} examples')
   if groups_N is not None and not paired:
     raise ValueError('groups are of pairs')
-  xx_N = _row_sums(x_NxD, x_NxD)[0] - _diagonal(x_NxD, x_NxD)
-  yy_M = _row_sums(y_MxD, y_MxD)[0] - _diagonal(y_MxD, y_MxD)
-  xy_N, xy_M = _row_sums(x_NxD, y_MxD)
-  # The value without row i is linear in that row's sums, which makes the
-  # jackknife the standard error of their mean.
   if paired:
-    own_N = _diagonal(x_NxD, y_MxD)
-    sums_N = xx_N + yy_M - (xy_N - own_N) - (xy_M - own_N)
-    value = sums_N.sum() / (n * (n - 1))
-    groups = np.arange(n) if groups_N is None else groups_N
-    error = table.standard_error(sums_N / (n - 2), groups)
-    return float(value), None if error is None else 2 * error
+    values_N = kid_of_pairs(x_NxD, y_MxD)
+    return float(values_N.mean()), table.standard_error(
+        values_N, np.arange(n) if groups_N is None else groups_N)
+  (xx_N, yy_M), (xy_N, xy_M) = _sums(x_NxD, y_MxD)
   value = (xx_N.sum() / (n * (n - 1)) + yy_M.sum() / (m * (m - 1))
            - 2 * xy_N.sum() / (n * m))
+  # The value without row i is linear in that row's sums, which makes the
+  # jackknife the standard error of their mean.
   rows = (xx_N / (n - 2) - xy_N / m, yy_M / (m - 2) - xy_M / n)
   error = 2 * np.hypot(*(table.standard_error(row, np.arange(len(row)))
                          for row in rows))
   return float(value), float(error)
+
+
+def kid_of_pairs(x_NxD: np.ndarray, y_NxD: np.ndarray) -> np.ndarray:
+  """'rkid' by example: values whose mean is `kid` of pairs.
+
+  They are the jackknife's pseudo-values, N times the distance less N - 1 times
+  what it is without the pair. So a distance of all images together has, like
+  PSNR, a value for each image; two models that were measured on the same images
+  can be compared image by image, in which most of the spread cancels.
+
+  Args:
+    x_NxD, y_NxD: features; row i of y is the original of row i of x.
+
+  Returns:
+    (N,) float64.
+
+  Raises:
+    ValueError: fewer than three pairs.
+  """
+  x_NxD, y_NxD = (np.asarray(a, np.float64) for a in (x_NxD, y_NxD))
+  n = len(x_NxD)
+  if n < 3:
+    raise ValueError(f'a kernel distance of {n} and {n} examples')
+  (xx_N, yy_N), (xy_N, yx_N) = _sums(x_NxD, y_NxD)
+  sums_N = xx_N + yy_N - xy_N - yx_N + 2 * _diagonal(x_NxD, y_NxD)
+  total = sums_N.sum()  # Each pair of rows twice.
+  return total / (n - 1) + (2 * sums_N - total) / (n - 2)
 
 
 def kid_of_samples(x_NxD: np.ndarray, y_MxD: np.ndarray
@@ -113,6 +135,13 @@ def kid_of_subsets(x_NxD: np.ndarray, y_MxD: np.ndarray, size: int = SUBSET, *,
       kid(x_NxD[x_rows[start:start + size]], y_MxD[y_rows[start:start + size]],
           paired=paired)[0] for start in range(0, count * size, size)])
   return float(values.mean()), float(values.std(ddof=1) / np.sqrt(count))
+
+
+def _sums(x_NxD, y_MxD):
+  """Sums over the kernels of each row with the others of its side (N,), (M,),
+  and with all of the other side."""
+  own = [_row_sums(a, a)[0] - _diagonal(a, a) for a in (x_NxD, y_MxD)]
+  return own, _row_sums(x_NxD, y_MxD)
 
 
 def _kernel(product: np.ndarray, features: int) -> np.ndarray:

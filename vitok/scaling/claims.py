@@ -135,9 +135,10 @@ What the report reads, all of it below the sweep's workdir:
   config.json, model.json (accounting.describe), metrics.jsonl, DONE,
   evaluation/protocol.json ({'id', ...}), evaluation/<step>.npz with index,
   group, mse, psnr, ssim, kl_bits; uint8 originals and reconstructions
-  NxTxHxWxC. DONE: {'step', 'metrics': {'eval/psnr': ..., 'eval/coded_bits':
-  where measured}, 'seconds': {clock bucket: s}}. FAILED, of a unit that did:
-  {'error': one line}.
+  NxTxHxWxC; where it was measured 'rkid', 'rkid_index', 'rkid_group' of the
+  images with features. DONE: {'step', 'metrics': {'eval/psnr': ...,
+  'eval/coded_bits': where measured}, 'seconds': {clock bucket: s}}. FAILED, of
+  a unit that did: {'error': one line}.
 
 Columns of the table (`results.csv`): see `vitok.scaling.table.COLUMNS`. `x`,
 `adjust`, `where` and `hold_out` name any of them or any factor; the ones used

@@ -199,8 +199,9 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
 
   Args:
     rows: of the table.
-    images: the same units' per-image arrays: `group` and, where an image has
-      a value of its own, the response's column.
+    images: the same units' per-image arrays: where an image has a value of
+      its own, the response's column, and `group` (`<column>_group` of those
+      that were taken of other images).
     y: of `vitok.scaling.responses`: a mean over images, its log2, or a number
       of all images together.
     level: coverage of intervals that will be read off.
@@ -214,7 +215,8 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
   if all(name in arrays for arrays in images):
     values_UxN = np.stack([arrays[name] for arrays in images])
     values_UxN = values_UxN.astype(np.float64)
-    y_U, group_N = finish(values_UxN.mean(1)), images[0]['group']
+    y_U = finish(values_UxN.mean(1))
+    group_N = images[0].get(f'{name}_group', images[0]['group'])
     y_RxU = bootstrap.widen(
         finish(bootstrap.resample_images(values_UxN, group_N, count=count,
                                          seed=seed)),
@@ -231,9 +233,10 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
 def _of_sets(rows, y, count, seed):
   """What other images would do to a number of all of them: (count, units).
 
-  By its standard error, where it has one, drawn for each configuration apart.
-  All units see the same images, so that this is too much rather than too
-  little; seeds of a configuration, which are nearly alike, have it in common.
+  By its standard error, where it has one, drawn for each configuration apart:
+  samples of two generators are made apart. What they are compared with is the
+  same for all, so that this is too much rather than too little; seeds of a
+  configuration, which are nearly alike, have it in common.
   """
   error = f'{RESPONSES[y].column}_se'
   random, drawn = np.random.default_rng((seed, 2)), {}

@@ -1,8 +1,10 @@
 """What a law may be of: columns of the table with their units and directions.
 
-Those with values per image have intervals over images and seeds; those of all
-images together over seeds and, if they come with a standard error (kernel
-distances do, Frechet distances do not), over images by it.
+Those with values per image, of which they are the mean, have intervals over
+images and seeds: also the kernel distance of reconstructions (`kid_of_pairs`).
+Numbers of all images together have them over seeds and, if they come with a
+standard error (the kernel distance of samples does, Frechet distances do not),
+over images by it.
 """
 
 import dataclasses

@@ -21,7 +21,8 @@ DONE, FAILED = 'DONE', 'FAILED'
 _NEEDED = ('index', 'group', 'psnr', 'mse')
 # The role of a unit that is there for the generators trained on its codes.
 TOKENIZER = 'tokenizer'
-_PER_IMAGE = (*_NEEDED, 'ssim', 'kl_bits', 'lpips', 'lpips_alex')
+_PER_IMAGE = (*_NEEDED, 'ssim', 'kl_bits', 'lpips', 'lpips_alex',
+              'rkid', 'rkid_group')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Run:
     model: `accounting.describe` of it.
     done: last step, last metrics, seconds by clock bucket.
     curve: lines of metrics.jsonl that hold an evaluation, by rising step.
-    images: per-image arrays of the last evaluation by name.
+    images: per-image arrays of the last evaluation by name; 'rkid' is over
+      images of its own, of which 'rkid_group' is the group.
     numbers: what that evaluation measured, by name: 'psnr', 'rkid', ...; with
       the reason, '<number>_absent' of those that could not be measured.
     protocol: id of the evaluation protocol, as far as images need it.

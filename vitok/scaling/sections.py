@@ -55,9 +55,9 @@ def laws(found: analysis.Analysis) -> str:
              for value, numbers in values.items()]
   return ('<h2>Laws</h2><p class="small">Per doubling, with 90% intervals: '
           'seeds within configurations and images by group are drawn anew, '
-          'units are not; other images enter kernel distances by their '
-          'standard error, and Frechet distances not at all. Lack of fit is '
-          'tested against the error between seeds.</p>' + table(
+          'units are not; other samples enter gKID by its standard error, and '
+          'other images Frechet distances not at all. Lack of fit is tested '
+          'against the error between seeds.</p>' + table(
               ('law', 'slope', 'R²', 'curvature', 'R² with it', 'residual sd',
                'seed sd', 'lack of fit', 'leave-one-out rms', 'max'), rows)
           + '<h2>Held out</h2><p class="small">Predicted minus observed, by '

@@ -259,7 +259,7 @@ def _numbers(config, models):
         batch['image'], model(batch['image'])), base.rows(batch)))
     features = lambda network, images: np.asarray(
         _features(frozen, images, network=network))
-    sets[key], found, _ = feature_numbers.measure(
+    sets[key], found, *_ = feature_numbers.measure(
         config, names, _batches(config).spread(count), made, features)
     definitions |= found
   return sets, definitions | {

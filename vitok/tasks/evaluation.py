@@ -95,15 +95,16 @@ class Reconstruction:
       if last and len(coded) * len(row['mask']) < config.evaluation.coded:
         coded.append(dict(batch, **row))
     results = rows.summary()
-    found, definitions, absent = {}, {}, {}
+    found, definitions, absent, of_each = {}, {}, {}, {}
     if due:
-      found, definitions, absent = self._measure(functions, batches, rows)
+      found, definitions, absent, of_each = self._measure(functions, batches,
+                                                          rows)
     measured = protocol.Protocol.from_config(
         config, results['count'], data.fingerprint(config, 'evaluation'),
         definitions)
     if workdir is not None:
       folder = epath.Path(workdir) / 'evaluation'
-      metric_files.write_evaluation(folder, step, rows)
+      metric_files.write_evaluation(folder, step, rows, of_each)
       files.write_text(folder / 'protocol.json', measured.to_json())
     yield from (results | found).items()
     yield from feature_numbers.told(step, measured, absent)
@@ -122,7 +123,7 @@ class Reconstruction:
     """`feature_numbers.measure`, with what needs no features."""
     definitions = {name: numbers.define(name, networks.sha256(network))
                    for name, network in self._distances.items()}
-    found, absent = {}, dict(self._absent)
+    found, absent, of_each = {}, dict(self._absent), {}
     if 'released_psnr' in self._numbers:
       found['released_psnr'] = numbers.pooled_psnr(rows.columns()['mse'])
       definitions['released_psnr'] = numbers.define('released_psnr')
@@ -133,9 +134,10 @@ class Reconstruction:
               feature_numbers.examples(self._config).evaluation.count),
           functions['images'],
           lambda name, images: functions[name]({'image': images}))
-      for mine, new in zip((found, definitions, absent), more, strict=True):
+      for mine, new in zip((found, definitions, absent, of_each), more,
+                           strict=True):
         mine.update(new)
-    return found, definitions, absent
+    return found, definitions, absent, of_each
 
 
 def _variables(state):

@@ -79,7 +79,7 @@ def measure(config: Any, names: Sequence[str], batches: Any,
             made: Callable[[Any], tuple[Mapping, Mapping]],
             features: Callable[[str, np.ndarray], np.ndarray],
             ) -> tuple[dict[str, float], dict[str, protocol.Definition],
-                       dict[str, str]]:
+                       dict[str, str], dict[str, np.ndarray]]:
   """Measures the numbers that are of features.
 
   Args:
@@ -91,8 +91,10 @@ def measure(config: Any, names: Sequence[str], batches: Any,
     features: (network, uint8 images) -> (B, T, D).
 
   Returns:
-    {name: value} with standard errors, {number: definition}, and {number: why
-    it was not measured}. All empty on all processes but the first.
+    {name: value} with standard errors; {number: definition}; {number: why it
+    was not measured}; and of numbers that are means over these examples the
+    values of each, '<number>', with their '<number>_index' and
+    '<number>_group'. All empty on all processes but the first.
   """
   used, whole, config = networks_of(names), config, examples(config)
   names = [name for name in names if numbers.NUMBERS[name][1] in used]
@@ -113,24 +115,28 @@ def measure(config: Any, names: Sequence[str], batches: Any,
     if first:
       gathered.add(columns, row)
   if not (first and names):
-    return {}, {}, {}
+    return {}, {}, {}, {}
   columns = gathered.columns()
   real = functools.cache(lambda network: (
       cache[network].complete(columns) if network in paired else None))
-  values, definitions, absent = {}, {}, {}
+  values, definitions, absent, of_each = {}, {}, {}, {}
   for name in names:
     network = numbers.NUMBERS[name][1]
     try:
-      values |= distributions.measure(name, columns[network],
-                                      real(network), columns['group'])
+      found, values_N = distributions.measure(
+          name, columns[network], real(network), columns['group'])
     except ValueError as error:
       absent[name] = str(error)
       continue
+    values |= found
+    if values_N is not None:
+      of_each |= {name: values_N} | {
+          f'{name}_{column}': columns[column] for column in ('index', 'group')}
     definitions[name] = numbers.define(name, networks.sha256(network))
     if config is not whole:
       definitions[name] = dataclasses.replace(
           definitions[name], count=len(columns['index']), data=fingerprint)
-  return values, definitions, absent
+  return values, definitions, absent, of_each
 
 
 def told(step: int, measured: protocol.Protocol, absent: Mapping[str, str]
