@@ -59,6 +59,14 @@ def test_the_total_is_the_sum_and_the_largest_memory(value):
       row['hours'] for row in rows))
 
 
+def test_shares_count_the_networks_of_losses_where_the_device_is_known(value):
+  assert price_lib.shares(value) == {
+      row['unit']: row['hours'] for row in value['units']}
+  unknown = value | {'total': value['total'] | {'hours': None}}
+  assert price_lib.shares(unknown) == {
+      row['unit']: row['train_flops'] for row in value['units']}
+
+
 def test_more_devices_take_less_time_and_memory(value):
   eight = price_lib.price(sweeps.load(TINY), device='h100', count=4,
                           efficiency=0.5)

@@ -36,8 +36,9 @@ class Trainer:
 
 @pytest.fixture
 def experiment(tmp_path):
-  (tmp_path / 'price.json').write_text(json.dumps({'units': [
-      {'unit': name, 'train_flops': 10.0} for name in NAMES]}))
+  (tmp_path / 'price.json').write_text(json.dumps({
+      'total': {'hours': None},
+      'units': [{'unit': name, 'train_flops': 10.0} for name in NAMES]}))
   return sweeps.load(TINY)
 
 
@@ -110,7 +111,8 @@ def test_a_stopped_unit_stops_the_sweep(experiment, tmp_path):
 @pytest.fixture
 def chain(tmp_path):
   experiment = sweeps.load(CHAIN)
-  (tmp_path / 'price.json').write_text(json.dumps({'units': [
+  (tmp_path / 'price.json').write_text(json.dumps({
+      'total': {'hours': None}, 'units': [
       {'unit': unit.name, 'train_flops': 10.0} for unit in experiment.units]}))
   return experiment
 
@@ -192,10 +194,12 @@ def test_exit_codes_of_the_processes_are_known(experiment, tmp_path):
 
 def test_units_of_one_program_go_to_one_process():
   experiment = sweeps.load(TINY)
-  rows = [{'unit': unit.name, 'train_flops': 1.0} for unit in experiment.units]
-  assert run_lib._deal(experiment, range(3), rows, 2) == [[0, 1], [2]]
-  assert run_lib._deal(experiment, range(3), rows, 9) == [[0, 1], [2]]
-  assert run_lib._deal(experiment, range(3), rows, 1) == [[0, 1, 2]]
+  costs = {unit.name: 1.0 for unit in experiment.units}
+  assert run_lib._deal(experiment, range(3), costs, 2) == [[0, 1], [2]]
+  assert run_lib._deal(experiment, range(3), costs, 9) == [[0, 1], [2]]
+  assert run_lib._deal(experiment, range(3), costs, 1) == [[0, 1, 2]]
+  dear = costs | {experiment.units[2].name: 5.0}
+  assert run_lib._deal(experiment, range(3), dear, 2) == [[2], [0, 1]]
 
 
 def test_processes_run_their_share_on_their_share_of_the_devices(

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from vitok.scaling import checks, style
+from vitok.scaling import checks, style, table
 from vitok.scaling.analysis import LEVEL, Analysis
 from vitok.scaling.figures import series_name, series_of
 from vitok.scaling.style import COLOURS, GREY, INK, MARKERS
@@ -207,18 +207,24 @@ def pairs(analysis: Analysis) -> Figure | None:
 
 @style.styled
 def pictures(analysis: Analysis, x: str) -> Figure | None:
-  """Originals and reconstructions side by side across sizes."""
-  by, cells = series_of(x, analysis.rows), {}
+  """Originals and reconstructions side by side across sizes.
+
+  Of a column of the experiment's own, whose values stand for something else
+  than a size, across configurations.
+  """
+  named = x not in table.COLUMNS
+  by, cells = None if named else series_of(x, analysis.rows), {}
   for row, run in zip(analysis.rows, analysis.sweep.runs, strict=True):
     if row['state'] != 'done' or row['role'] != 'law':
       continue
-    key = (row[by] if by else None, row[x])
+    key = (row[by] if by else None, row['configuration' if named else x])
     if key not in cells and (found := run.pictures()) is not None:
       cells[key] = found
   if not cells:
     return None
   series = list(dict.fromkeys(value for value, _ in cells))
-  sizes = sorted({size for _, size in cells})
+  sizes = list(dict.fromkeys(size for _, size in cells))
+  sizes = sizes if named else sorted(sizes)
   count = min(_PICTURES, min(len(cell[0]) for cell in cells.values()))
   chosen = np.linspace(0, min(len(c[0]) for c in cells.values()) - 1, count)
   figure = Figure(figsize=(1.25 * (len(sizes) + 1) + 0.3,
@@ -238,7 +244,7 @@ def pictures(analysis: Analysis, x: str) -> Figure | None:
         mse = np.mean((original / 255.0 - reconstruction / 255.0)**2)
         label = f'{-10 * np.log10(max(mse, 1e-10)):.1f} dB'
         if line == 0:
-          label = f'{_short(x)} {style.si(size)}\n{label}'
+          label = f'{_size(x, size)}\n{label}'
         row_axes[column + 1].set_title(label, fontsize=7.5, loc='center',
                                        fontweight='normal', pad=2)
       if line == 0:
@@ -249,8 +255,11 @@ def pictures(analysis: Analysis, x: str) -> Figure | None:
   return figure
 
 
-def _short(x):
-  return {'code_floats': 'E'}.get(x, x.removesuffix('_parameters'))
+def _size(x, size):
+  if isinstance(size, str):
+    return size
+  name = {'code_floats': 'E'}.get(x, x.removesuffix('_parameters'))
+  return f'{name} {style.si(size)}'
 
 
 def _show(axes, image_TxHxWxC):

@@ -142,6 +142,14 @@ def write(experiment: Experiment, workdir,
   return value
 
 
+def shares(value: dict) -> dict[str, float]:
+  """{unit: what it costs beside the others}: hours, which count the networks
+  of its loss, or FLOPs of training where the device is not known."""
+  hours = value['total']['hours'] is not None
+  return {row['unit']: row['hours' if hours else 'train_flops']
+          for row in value['units']}
+
+
 def show(value: dict) -> str:
   """A price as text: a row per unit, the total, the smallest effects."""
   def cells(name, row):

@@ -67,10 +67,9 @@ def run_units(experiment: Experiment, workdir, *,
   units = experiment.select(indices)
   configs = _check(experiment, units, workdir)
   record(experiment, workdir)
-  flops = {row['unit']: row['train_flops']
-           for row in price_lib.write(experiment, workdir, say)['units']}
+  costs = price_lib.shares(price_lib.write(experiment, workdir, say))
   outcome, programs = Outcome(), {}
-  progress = _Progress([flops[unit.name] for unit in units], say)
+  progress = _Progress([costs[unit.name] for unit in units], say)
   for number, (unit, config) in enumerate(zip(units, configs, strict=True)):
     folder = epath.Path(workdir) / unit.name
     if (folder / DONE).exists():
@@ -130,12 +129,12 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
   """
   _check(experiment, experiment.units, workdir)
   record(experiment, workdir)
-  rows = price_lib.write(experiment, workdir, say)['units']
+  costs = price_lib.shares(price_lib.write(experiment, workdir, say))
   lost, stopped = {}, threading.Event()
   for wave in experiment.waves():
     # SIGTERM kills a process that has not yet come to where it is handled.
     lost |= {number: code for number, code in enumerate(_run_wave(
-        _deal(experiment, wave, rows, jobs), jobs, command, say, stopped))
+        _deal(experiment, wave, costs, jobs), jobs, command, say, stopped))
              if code not in (0, -signal.SIGTERM)}
     if stopped.is_set():
       break
@@ -200,13 +199,14 @@ def exits_on_sigterm():
 class _Progress:
   """Puts the time that the whole sweep still needs behind each line.
 
-  The rate is FLOPs of the units that this process finished over their time,
-  with compiling and evaluating; before the first one nothing is promised.
+  The rate is what the units that this process finished were priced at over
+  their time, with compiling and evaluating; before the first one nothing is
+  promised.
   """
 
-  def __init__(self, flops, say):
-    self._flops, self._say = flops, say
-    self._left = set(range(len(flops)))
+  def __init__(self, costs, say):
+    self._costs, self._say = costs, say
+    self._left = set(range(len(costs)))
     self._spent, self._bought, self._began = 0.0, 0.0, time.monotonic()
 
   def skip(self, number):
@@ -217,13 +217,13 @@ class _Progress:
 
   def end(self, number):
     self._spent += time.monotonic() - self._began
-    self._bought += self._flops[number]
+    self._bought += self._costs[number]
     self._left.discard(number)
     self._began = time.monotonic()
 
   def line(self, line):
     if self._bought and self._spent:
-      rest = sum(self._flops[number] for number in self._left)
+      rest = sum(self._costs[number] for number in self._left)
       seconds = rest * self._spent / self._bought
       seconds = max(0.0, seconds - (time.monotonic() - self._began))
       line += f' | sweep: {text.duration(seconds)} left'
@@ -256,9 +256,8 @@ def _fail(folder, error, failures):
   return line
 
 
-def _deal(experiment, wave, rows, jobs):
+def _deal(experiment, wave, costs, jobs):
   """Indices of a wave for each process, those of one program together."""
-  price = {row['unit']: row['train_flops'] for row in rows}
   groups = {}
   for index in wave:
     unit = experiment.units[index]
@@ -267,7 +266,7 @@ def _deal(experiment, wave, rows, jobs):
     groups.setdefault(json.dumps(shared, sort_keys=True), []).append(index)
 
   def cost(indices):
-    return sum(price[experiment.units[index].name] for index in indices)
+    return sum(costs[experiment.units[index].name] for index in indices)
 
   shares = [[] for _ in range(min(jobs, len(groups)))]
   for group in sorted(groups.values(), key=cost, reverse=True):
