@@ -1,10 +1,11 @@
-"""What goes wrong in the processes of `test_trainer`, and its config."""
+"""What goes wrong in the processes of a run, and its config."""
 
 import os
 import signal
 import time
 from typing import Any
 
+import jax
 import numpy as np
 
 from tests import runs
@@ -14,12 +15,13 @@ from vitok import data
 _PAUSE = 0.4
 
 
-def config(replica: int, fsdp: int, tensor: int) -> Any:
+def config(replica: int, fsdp: int, tensor: int, **changes: Any) -> Any:
   """A tiny run on a mesh, with all parameters that can be split in parts."""
-  return runs.tiny(
-      mesh__replica=replica, mesh__fsdp=fsdp, mesh__tensor=tensor,
-      sharding__fsdp_min_size=64, model__encoder__heads=2,
-      model__decoder__heads=2, evaluation__batch_size=8, evaluation__count=80)
+  return runs.tiny(**{
+      'mesh__replica': replica, 'mesh__fsdp': fsdp, 'mesh__tensor': tensor,
+      'sharding__fsdp_min_size': 64, 'model__encoder__heads': 2,
+      'model__decoder__heads': 2, 'evaluation__batch_size': 8,
+      'evaluation__count': 80, **changes})
 
 
 def recorded(drawn: dict[int, list[int]], fail_at: int | None = None) -> type:
@@ -65,4 +67,30 @@ def interrupted(signalled: bool) -> Any:
         os.kill(os.getpid(), signal.SIGTERM)
       time.sleep(_PAUSE)
       yield batch
+  return batches
+
+
+def broken(taken: list[int], step: int, here: bool) -> Any:
+  """A `data.train_batches` with a batch that holds NaN at its first visit.
+
+  Args:
+    taken: filled with the steps of the batches, in the order of their visits.
+    step: of that batch.
+    here: whether it does in the rows that this process has read.
+  """
+  original = data.train_batches
+
+  def batches(config, sharding, start):
+    inner = original(config, sharding, start=start)
+    try:
+      for number, batch in enumerate(inner, start):
+        if here and number == step and step not in taken:
+          image = batch['image']
+          batch = dict(batch, image=jax.make_array_from_single_device_arrays(
+              image.shape, image.sharding, [
+                  shard.data * np.nan for shard in image.addressable_shards]))
+        taken.append(number)
+        yield batch
+    finally:
+      inner.close()
   return batches
