@@ -59,6 +59,50 @@ def test_ninety_percent_intervals_of_two_seeds_cover_ninety_percent():
   assert 0.86 < hits / trials < 0.94
 
 
+BLOCKED = [f'c{i // 2}' for i in range(8)] + ['single']
+BLOCKS = [f's{i % 2}' for i in range(8)] + ['s0']
+
+
+@pytest.mark.parametrize('between', [0.0, 0.3])
+def test_what_blocks_have_in_common_cancels_between_configurations(between):
+  random, hits, widths, trials = np.random.default_rng(4), 0, [], 300
+  slope = np.repeat([-1.5, -0.5, 0.5, 1.5], 2) / 10
+  for trial in range(trials):
+    y = between * random.standard_normal(2)[[0, 1] * 4 + [0]]
+    y += 0.06 * random.standard_normal(9)
+    drawn = bootstrap.resample_seeds(np.tile(y, (300, 1)), BLOCKED,
+                                     blocks=BLOCKS, seed=trial)
+    low, high = bootstrap.interval(drawn[:, :8] @ slope, 0.9)
+    hits += low < 0 < high
+    widths.append(high - low)
+  assert 0.84 < hits / trials < 0.96
+  # 2 * t(3) * .06 / sqrt(10), whatever there is between blocks.
+  np.testing.assert_allclose(np.median(widths), 0.089, rtol=0.25)
+
+
+def test_a_mean_over_blocks_has_their_spread():
+  random, hits, trials = np.random.default_rng(5), 0, 300
+  for trial in range(trials):
+    y = 0.3 * random.standard_normal(2)[[0, 1] * 4 + [0]]
+    y += 0.01 * random.standard_normal(9)
+    drawn = bootstrap.resample_seeds(np.tile(y, (300, 1)), BLOCKED,
+                                     blocks=BLOCKS, seed=trial)
+    low, high = bootstrap.interval(drawn[:, :8].mean(1), 0.9)
+    hits += low <= 0 <= high
+  # Normal draws at the ends of the interval would be 1.64 sd out, those of two
+  # blocks are sqrt(2): 88% by Student's distribution, less three standard
+  # errors of 300 trials.
+  assert hits / trials > 0.83
+
+
+def test_blocks_of_one_configuration_each_change_nothing():
+  y = np.random.default_rng(6).standard_normal((50, 21))
+  plain = bootstrap.resample_seeds(y, LABELS)
+  for blocks in (range(21), [None] * 21):
+    np.testing.assert_array_equal(
+        bootstrap.resample_seeds(y, LABELS, blocks=list(blocks)), plain)
+
+
 @pytest.mark.parametrize('groups', [2, 3, 4, 8, 30])
 @pytest.mark.parametrize('level', [0.8, 0.9])
 def test_intervals_over_few_photographs_cover_what_they_say(groups, level):

@@ -226,8 +226,15 @@ def responses(rows: Sequence[dict], images: Sequence[dict], y: str, *,
     y_RxU = y_U + _of_sets(rows, y, count, seed)
   y_RxU = bootstrap.resample_seeds(
       y_RxU, [table.but_for_seed(row) for row in rows],
-      level=level, seed=seed)
+      blocks=_blocks(rows), level=level, seed=seed)
   return Data(tuple(rows), y_U, y_RxU)
+
+
+def _blocks(rows):
+  """Units of one model and seed: they begin with the same values, or go on from
+  a run that did, and see the same batches."""
+  return [f'{row["model"]} {row["seed"]}' for row in rows] if all(
+      {'model', 'seed'} <= row.keys() for row in rows) else None
 
 
 def _of_sets(rows, y, count, seed):
