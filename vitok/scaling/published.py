@@ -164,11 +164,15 @@ MASKED = Table(
 # measure, its own for the same thing, named on the axis.
 _MEASURES = {
     'psnr': 'psnr', 'ssim': 'ssim', 'log2_rfid': 'rfid', 'rkid': 'rfid',
-    'lpips': 'rfid', 'lpips_alex': 'rfid', 'log2_rfvd': 'rfvd',
-    'log2_gfid': 'gfid', 'gkid': 'gfid', 'gkid_best': 'gfid',
+    'log2_rfid_frame': 'rfid', 'lpips': 'rfid', 'lpips_alex': 'rfid',
+    'log2_ris': 'ris', 'log2_rfvd': 'rfvd',
+    'log2_gfid': 'gfid', 'gkid': 'gfid', 'gkid_best': 'gfid', 'log2_gis': 'gis',
 }
+_OF_SAMPLES = ('gfid', 'gis')
 _NAMES = {'psnr': 'PSNR (dB), pooled', 'ssim': 'SSIM', 'rfid': 'rFID',
-          'rfvd': 'rFVD', 'gfid': 'gFID'}
+          'ris': 'rIS', 'rfvd': 'rFVD', 'gfid': 'gFID', 'gis': 'gIS'}
+# Drawn on logarithmic axes.
+_LOG = ('rfid', 'ris', 'rfvd', 'gfid', 'gis')
 
 
 # Columns of `experiments/loss_tradeoff.py` that count the paper's own steps:
@@ -199,13 +203,13 @@ def panel(x: str, y: str, *, video: bool = False) -> Panel | None:
   measure = _MEASURES.get(y)
   if measure is None:
     return None
-  if x == 'code_floats' and video and measure != 'gfid':
+  if x == 'code_floats' and video and measure not in _OF_SAMPLES:
     return _panel(
         (CODE, VIDEO, VIDEO_UCF), measure, 'pixels_per_float',
         lambda table, row: (row['patch'], 3 * 256**2 / row['code_floats'] * (
             1 if table is CODE else 16)))
   if x == 'code_floats':
-    tables = (GENERATION,) if measure == 'gfid' else (CODE, CODE_512)
+    tables = (GENERATION,) if measure in _OF_SAMPLES else (CODE, CODE_512)
     return _panel(tables, measure, x, lambda table, row: (
         row['patch'], row['code_floats']))
   if x == 'together':
@@ -232,7 +236,7 @@ def _variant(x: str, measure: str) -> Panel | None:
     return None
   pairs = zip(table.column('code_floats'), table.column(f'{measure}_simple'),
               table.column(f'{measure}_{x}'), strict=True)
-  return Panel(table.source, x, _NAMES[measure], measure == 'rfid',
+  return Panel(table.source, x, _NAMES[measure], measure in _LOG,
                {f'E {floats}': [(1, simple), (2, other)]
                 for floats, simple, other in pairs})
 
@@ -255,7 +259,7 @@ def _panel(tables: Iterable[Table], measure: str, x: str, place):
   if not points:
     return None
   return Panel('\n'.join(sources), x, _NAMES[measure],
-               measure in ('rfid', 'rfvd', 'gfid'), points)
+               measure in _LOG, points)
 
 
 def _label(series, table: Table, tables: Sequence[Table]) -> str:

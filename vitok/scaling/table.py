@@ -45,7 +45,7 @@ COLUMNS = {
     'rfvd': '', 'ris': '',
     'gkid': 'of samples, at the first scale of guidance',
     'gkid_se': 'its standard error', 'gfid': 'likewise',
-    'gfid_frame': 'mean over frames', 'gfvd': '',
+    'gfid_frame': 'mean over frames', 'gfvd': '', 'gis': '',
     'gkid_best': 'at the best scale', 'gkid_best_se': 'its standard error',
     'absent': 'numbers that could not be measured',
     'kl_bits': 'KL of the code in bits, mean over images',
@@ -60,7 +60,7 @@ COLUMNS = {
 
 # Of all images together, so that no image has a value of its own.
 _OF_SETS = ('rkid', 'rkid_se', 'rfid', 'rfid_infinity', 'rfid_frame', 'rfvd',
-            'ris', 'gkid', 'gkid_se', 'gfid', 'gfid_frame', 'gfvd')
+            'ris', 'gkid', 'gkid_se', 'gfid', 'gfid_frame', 'gfvd', 'gis')
 
 
 def rows(sweep: runs_lib.Sweep) -> list[dict]:
