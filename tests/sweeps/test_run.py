@@ -184,7 +184,7 @@ def test_exit_codes_of_the_processes_are_known(experiment, tmp_path):
   script = tmp_path / 'worker.py'
   script.write_text(textwrap.dedent("""
       import os, signal, sys
-      if sys.argv[1] == '--index=2':
+      if sys.argv[1] == '--index=1':
         os.kill(os.getpid(), signal.SIGKILL)
       """))
   assert run_lib.run_processes(
@@ -194,12 +194,19 @@ def test_exit_codes_of_the_processes_are_known(experiment, tmp_path):
 
 def test_units_of_one_program_go_to_one_process():
   experiment = sweeps.load(TINY)
+  equal = {unit.name: 1.0 for unit in experiment.units}
+  dear = equal | {experiment.units[2].name: 2.0}
+  assert run_lib._deal(experiment, range(3), dear, 2) == [[0, 1], [2]]
+  assert run_lib._deal(experiment, range(3), equal, 1) == [[0, 1, 2]]
+
+
+def test_units_of_one_program_are_shared_out_where_others_would_wait():
+  experiment = sweeps.load(TINY)
   costs = {unit.name: 1.0 for unit in experiment.units}
-  assert run_lib._deal(experiment, range(3), costs, 2) == [[0, 1], [2]]
-  assert run_lib._deal(experiment, range(3), costs, 9) == [[0, 1], [2]]
-  assert run_lib._deal(experiment, range(3), costs, 1) == [[0, 1, 2]]
-  dear = costs | {experiment.units[2].name: 5.0}
-  assert run_lib._deal(experiment, range(3), dear, 2) == [[2], [0, 1]]
+  first, *_ = experiment.units
+  assert run_lib._deal(experiment, range(3), costs, 9) == [[0], [1], [2]]
+  assert run_lib._deal(experiment, range(3), costs | {first.name: 5.0},
+                       2) == [[0], [1, 2]]
 
 
 def test_processes_run_their_share_on_their_share_of_the_devices(
@@ -213,7 +220,7 @@ def test_processes_run_their_share_on_their_share_of_the_devices(
   lines = []
   run_lib.run_processes(experiment, tmp_path, 2,
                         [sys.executable, str(script)], lines.append)
-  assert sorted(lines) == ['(0) --index=0,1 0,2', '(1) --index=2 1,3']
+  assert sorted(lines) == ['(0) --index=0,2 0,2', '(1) --index=1 1,3']
 
 
 @pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'),

@@ -109,9 +109,9 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
                   say: Callable[[str], None] = print) -> dict[int, int]:
   """Shares the units out among `jobs` processes and waits for them.
 
-  What is after other units starts when all of those have ended. Units that
-  share a compiled step go to one process; groups are dealt out by price, the
-  dearest first. Where CUDA_VISIBLE_DEVICES lists at least as many
+  What is after other units starts when all of those have ended. Units are dealt
+  out by price, the dearest first; those that share a compiled step go to one
+  process together, if they are no more than its share. Where CUDA_VISIBLE_DEVICES lists at least as many
   devices as there are processes, each gets its share of them, and on Linux its
   share of the cores: a small model gains little from a second core, and XLA
   would start threads for all of them in every process. SIGTERM is passed on.
@@ -257,7 +257,8 @@ def _fail(folder, error, failures):
 
 
 def _deal(experiment, wave, costs, jobs):
-  """Indices of a wave for each process, those of one program together."""
+  """Indices of a wave for each process: those of one program together, unless
+  they are more than its share, when the others would wait for it."""
   groups = {}
   for index in wave:
     unit = experiment.units[index]
@@ -268,10 +269,14 @@ def _deal(experiment, wave, costs, jobs):
   def cost(indices):
     return sum(costs[experiment.units[index].name] for index in indices)
 
-  shares = [[] for _ in range(min(jobs, len(groups)))]
-  for group in sorted(groups.values(), key=cost, reverse=True):
-    min(shares, key=cost).extend(group)
-  return shares
+  parts = []
+  for group in groups.values():
+    parts += ([group] if cost(group) <= cost(wave) / jobs
+              else [[index] for index in group])
+  shares = [[] for _ in range(min(jobs, len(parts)))]
+  for part in sorted(parts, key=cost, reverse=True):
+    min(shares, key=cost).extend(part)
+  return [sorted(share) for share in shares]
 
 
 def _environment(number, jobs):
