@@ -24,7 +24,9 @@ do not pay for them). Arm `per_nat`, beyond `:cpu`: squared errors summed plus a
 constant price for each nat of the code, since the paper's mean over tokens and
 channels makes a nat cheaper the larger the code. `:cpu20` is `:cpu` with that
 arm, and with LPIPS and the kernel distance of Inception features (rKID) where
-their networks have been fetched: twenty minutes.
+their networks have been fetched: twenty minutes. Arm `float32`, in `:gpu` and
+`:paper`: what bfloat16 costs. (The paper's 512 pixels are a sweep of their own,
+`--config.data.resolution=512`: numbers of other images are not compared.)
 """
 
 from vitok import sizes, sweeps
@@ -66,7 +68,8 @@ PRESETS = {
               ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
               ('S-B', 8, (1, 2, 4, 8, 16), 4e-4, REMAT)),
         repeated=('p32c16', 'p32c256', 'p16c16', 'p8c1', 'p8c16'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'narrow': 'p32'},
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'narrow': 'p32',
+                                    'float32': ('p16c16',)},
         equal_price=4096),
     # The paper's fifteen points and rate (1e-4 per 256 images).
     'paper': dict(
@@ -74,7 +77,8 @@ PRESETS = {
               ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
               ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, REMAT)),
         repeated=('p32c4', 'p32c64', 'p16c16', 'p8c4', 'p8c64'),
-        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'wide': 'p32'},
+        multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'wide': 'p32',
+                                    'float32': ('p16c16',)},
         equal_price=4096),
 }
 
@@ -147,6 +151,7 @@ def units(preset):
           for c in (channels[0], channels[-1])}
   arms = numbers['arms']
   changes = {'wide': WIDE, 'narrow': NARROW.get(arms.get('narrow')),
+             'float32': {'model.dtype': 'float32'},
              'per_nat': sweeps.price_per_nat(scale, numbers['equal_price'])}
   chosen = {'ends': ends, 'all': {point.name for point in points},
             **{patch: {point.name for point in points if patch in point.name}
