@@ -265,17 +265,8 @@ def test_a_sweep_without_price_nulls_or_images_is_reported(
 
 
 def test_null_models_are_levels_over_the_size_of_a_tower(tmp_path):
-  units = [synthetic.unit(f'd{depth}', f'd{depth}', f'P-Pd{depth}/8', psnr=25)
-           for depth in (1, 2, 4)]
-  flat = dict(name='flat', rule='no_slope', x='decoder_parameters',
-              margin=0.05, text='No effect.')
-  synthetic.write(tmp_path, units, [flat], pca=lambda tokens, channels: {
-      16: 24, 3: 22, 192: 21}.get(channels, 9))
-  for y in ('psnr', 'log2_mse'):
-    main = figures.law(analysis.analyse(tmp_path, count=50),
-                       'decoder_parameters', y).axes[0]
-    levels = {line.get_label(): line.get_ydata()[0] for line in main.lines
-              if 'floats' in line.get_label()}
+  for spread, y in ((2, 'psnr'), (4, 'log2_mse')):
+    levels, main = _levels(tmp_path / y, spread, y)
     # Of 256 floats; the mean colour has 3 a patch, 192 fit into 256.
     assert set(levels) == {'patch PCA, 256 floats', 'mean colour, 48 floats',
                            'down- and up-sampled, 192 floats'}
@@ -284,6 +275,32 @@ def test_null_models_are_levels_over_the_size_of_a_tower(tmp_path):
                                  atol=1e-6)
     else:
       assert main.get_ylabel() == 'MSE of pixels in [0, 1]'
+
+
+def test_null_models_far_from_the_units_are_told_and_not_drawn(tmp_path):
+  levels, main = _levels(tmp_path, 0.1, 'psnr')
+  assert levels == {
+      'patch PCA, 256 floats': pytest.approx(24),
+      'mean colour, 48 floats: 19, off the axis': None,
+      'down- and up-sampled, 192 floats: 19, off the axis': None}
+  low, high = main.get_ylim()
+  assert high - low < 2
+
+
+def _levels(path, spread, y):
+  """{label of a null model: where its line is}, and the axes; decoders of
+  around 25 dB differ by `spread` for each doubling of their depth."""
+  units = [synthetic.unit(f'd{depth}', f'd{depth}', f'P-Pd{depth}/8',
+                          psnr=25 + spread * doublings)
+           for doublings, depth in ((-1, 1), (0, 2), (1, 4))]
+  flat = dict(name='flat', rule='no_slope', x='decoder_parameters',
+              margin=0.05, text='No effect.')
+  synthetic.write(path, units, [flat], pca=lambda tokens, channels: {
+      16: 24, 3: 22, 192: 21}.get(channels, 9))
+  main = figures.law(analysis.analyse(path, count=50),
+                     'decoder_parameters', y).axes[0]
+  return {line.get_label(): next(iter(line.get_ydata()), None)
+          for line in main.lines if 'floats' in line.get_label()}, main
 
 
 def test_the_law_of_e_has_pixels_per_float_on_top(tmp_path):

@@ -277,6 +277,7 @@ def _null_levels(axes, rows, column, units):
   """A line for each null model of the units' own codes, named with its size.
 
   Of the downsampled images, the largest that has no more floats than a code.
+  One so far off that units would lie on a line beside it is told in the legend.
   """
   codes = {(row['patch'], row['channels']) for row in units}
   chosen = [('patch PCA', '--', row) for row in rows if row['model'] == 'pca'
@@ -288,9 +289,14 @@ def _null_levels(axes, rows, column, units):
     fitting = [row for row in small if row[_CODE] <= floats]
     chosen += [('down- and up-sampled', '-.', max(
         fitting, key=lambda row: row[_CODE]))] if fitting else []
+  low, high = axes.get_ylim()
   for name, line, row in chosen:
-    axes.axhline(column(row), color=GREY, linestyle=line, linewidth=1.2,
-                 zorder=1, label=f'{name}, {row[_CODE]} floats')
+    value, label = column(row), f'{name}, {row[_CODE]} floats'
+    look = dict(color=GREY, linestyle=line, linewidth=1.2, zorder=1)
+    if max(low - value, value - high) > 2 * (high - low):
+      axes.plot([], [], label=f'{label}: {value:.3g}, off the axis', **look)
+    else:
+      axes.axhline(value, label=label, **look)
 
 
 def _paper(axes: Axes, paper: published.Panel):

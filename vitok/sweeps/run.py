@@ -111,10 +111,11 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
 
   What is after other units starts when all of those have ended. Units are dealt
   out by price, the dearest first; those that share a compiled step go to one
-  process together, if they are no more than its share. Where CUDA_VISIBLE_DEVICES lists at least as many
-  devices as there are processes, each gets its share of them, and on Linux its
-  share of the cores: a small model gains little from a second core, and XLA
-  would start threads for all of them in every process. SIGTERM is passed on.
+  process together, if they are no more than its share. Where
+  CUDA_VISIBLE_DEVICES lists at least as many devices as there are processes,
+  each gets its share of them, and on Linux its share of the cores: a small
+  model gains little from a second core, and XLA would start threads for all of
+  them in every process. SIGTERM is passed on.
 
   Args:
     experiment: what to run.
