@@ -5,6 +5,7 @@ None where there is nothing to draw yet.
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -104,6 +105,7 @@ def _shown(analysis):
   run = analysis.sweep.done[0]
   source = run.config.get('evaluation.source') or ', '.join(
       run.config['data.sources'])
+  source = re.sub(r':/\S*/', ':', source)  # Where it lies on this machine.
   return (f'{source} {run.config["data.resolution"]} px, '
           f'{len(run.images["index"])} images')
 
