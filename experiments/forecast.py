@@ -5,7 +5,8 @@ runs that were already there. Five small sizes, a ladder on which compute
 doubles, predict the quality and the hours of a run with ten times the compute
 of the last rung. The prediction is written before that run starts, with 90%
 intervals and a hash (`forecast.json`), and never rewritten: the run is after
-all the others, and is refused if it has been made already.
+all rungs, and is refused if it has been made already. It waits for no probe of
+a rate, which may diverge: that rate is then the worse one.
 
 Varied: training FLOPs. Width grows with their fourth root, so parameters and
 images seen both with the square root; depth is held, steps spend the budget to
@@ -66,7 +67,8 @@ def units(preset):
   yield from rungs
   run = _point('run', preset, TIMES * 2**(RUNGS - 1))
   yield dataclasses.replace(run.unit('seed0', {'role': 'forecast'}),
-                            after=tuple(unit.name for unit in rungs))
+                            after=tuple(unit.name for unit in rungs
+                                        if unit.factors['role'] == 'law'))
 
 
 def _point(name, preset, times):

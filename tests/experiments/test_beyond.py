@@ -64,7 +64,7 @@ def test_the_run_has_ten_times_the_compute_and_comes_last(preset):
   *ladder, run = load('forecast', preset).units
   rungs = [unit for unit in ladder if unit.factors['role'] == 'law']
   assert run.factors['role'] == forecast.ROLE
-  assert set(run.after) == {unit.name for unit in ladder}
+  assert set(run.after) == {unit.name for unit in rungs}
   assert spent(run) / max(map(spent, rungs)) == pytest.approx(10, rel=0.02)
   assert len({round(spent(unit) / spent(rungs[0]), 1)
               for unit in rungs}) >= forecast.LEAST
@@ -132,9 +132,10 @@ def sweep(path, **options):
   trainer = Trainer(experiment, **options)
   path.mkdir(exist_ok=True)
   if not (path / 'price.json').exists():
-    (path / 'price.json').write_text(json.dumps({'units': [
-        {'unit': name, 'train_flops': flops, 'hours': None}
-        for name, flops in trainer.flops.items()]}))
+    (path / 'price.json').write_text(json.dumps({
+        'total': {'hours': None}, 'units': [
+            {'unit': name, 'train_flops': flops, 'hours': None}
+            for name, flops in trainer.flops.items()]}))
   said = []
   outcome = run_lib.run_units(experiment, path, train=trainer, say=said.append)
   return outcome, trainer, said
@@ -171,3 +172,12 @@ def test_without_a_rung_there_is_neither_forecast_nor_run(tmp_path):
   assert 'run-seed0' not in trainer.told
   assert 'rung2-seed1' in outcome.failed['run-seed0']
   assert not (tmp_path / forecast.FILE).exists()
+
+
+def test_a_rate_that_diverges_keeps_the_run_from_nothing(tmp_path):
+  outcome, trainer, _ = sweep(tmp_path, refuses=['rung4-lr2.5'])
+  assert set(outcome.failed) == {'rung4-lr2.5'}
+  assert trainer.told['run-seed0']
+  stored = forecast.read(tmp_path)
+  assert stored['numbers']['psnr']
+  assert not any('-lr' in row['unit'] for row in stored['ladder'])
