@@ -8,6 +8,7 @@ from tests import tiny_run
 from tests.sweeps import tiny
 from vitok import accounting, errors, sizes, sweeps, tasks
 from vitok.sweeps import price as price_lib
+from vitok.sweeps import run as run_lib
 
 TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
 
@@ -108,3 +109,35 @@ def test_the_table_ends_with_the_total_and_the_smallest_effects(value):
 def test_odd_devices_are_refused(options, key):
   with pytest.raises(errors.InputError, match=key):
     price_lib.price(sweeps.load(TINY), **options)
+
+
+@pytest.mark.parametrize('key, value, own', [
+    ('batch_size', 8, 4), ('data.resolution', 32, 16)])
+def test_an_override_under_which_units_miss_their_budget_is_refused(
+    key, value, own, tmp_path):
+  tiny_ = sweeps.load(TINY)
+  budgets = {row['unit']: row['train_flops']
+             for row in price_lib.price(tiny_, device='h100')['units']}
+  # Within its tolerance of 1%, and with an override that costs nothing.
+  experiment = dataclasses.replace(
+      tiny_, overrides={'data.flip': False}, units=tuple(
+          dataclasses.replace(unit, factors=unit.factors | {
+              'budget': 0.992 * budgets[unit.name]}) for unit in tiny_.units))
+  price_lib.price(experiment, device='h100')
+  other = dataclasses.replace(
+      experiment, overrides=experiment.overrides | {key: value})
+  refusal = (f'config.{key}={value}: p8c4-seed0 would train for .* budget of '
+             f'.*nearest valid choice: {own}')
+  with pytest.raises(errors.InputError, match=refusal):
+    price_lib.price(other, device='h100')
+  with pytest.raises(errors.InputError, match=refusal):
+    run_lib.run_units(other, tmp_path, train=None)
+  assert not list(tmp_path.iterdir())  # Its workdir is free for another.
+
+
+def test_a_budget_that_the_experiment_itself_misses_is_refused():
+  experiment = sweeps.load(TINY)
+  unit = dataclasses.replace(experiment.units[0], factors={'budget': 1e6})
+  with pytest.raises(errors.InputError, match='tiny.py:cpu.*p8c4-seed0.*1e.06'):
+    price_lib.price(dataclasses.replace(experiment, units=(unit,)),
+                    device='h100')

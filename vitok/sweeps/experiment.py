@@ -39,7 +39,8 @@ class Unit:
     name: unique in its experiment; the name of its workdir.
     overrides: {dotted config key: value}, on top of the base config.
     factors: what the report groups by: 'role', 'configuration', 'arm'
-      (`vitok.scaling.claims`) and any column of the experiment's own.
+      (`vitok.scaling.claims`), 'budget' (FLOPs that its training steps spend:
+      `price.check_budgets`) and any column of the experiment's own.
     after: names of earlier units that must be done before this one starts.
       An override of '@after' is the absolute workdir of the first of them:
       what this one starts from (`init_from`) or reads (`tokenizer.workdir`).

@@ -6,6 +6,7 @@ written once, before the first unit, and never again: afterwards the report
 holds it against what was spent.
 """
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from vitok import config as config_lib
 from vitok import errors, files, tasks
 from vitok.accounting import devices as devices_lib
 from vitok.data import codes
-from vitok.scaling import estimates, runs, table
+from vitok.scaling import estimates, iso, runs, table
 from vitok.sweeps import text
 from vitok.sweeps.experiment import Experiment
 
@@ -46,12 +47,14 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     None on an accelerator of unknown peak.
 
   Raises:
-    InputError: an unknown device, or a config without a price.
+    InputError: an unknown device, a config without a price, or as
+      `check_budgets`.
   """
   if count < 0 or not 0 < efficiency <= 1:
     key = '--devices' if count < 0 else '--efficiency'
     raise errors.InputError(key, count if count < 0 else efficiency,
                             'is out of range', 1 if count < 0 else EFFICIENCY)
+  check_budgets(experiment)
   configs = [experiment.resolve(unit) for unit in experiment.units]
   known = {dtype: _device(device, dtype)
            for dtype in {config.model.dtype for config in configs}}
@@ -60,8 +63,7 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
   rows, described = [], []
   for unit, config in zip(experiment.units, configs, strict=True):
     cost = tasks.build(config).cost(count)
-    flops = (cost['flops']['train_step'] * config.batch_size
-             * config.total_steps)
+    flops = _train_flops(config, cost)
     one = known[config.model.dtype]
     others = sum(net['train_step'] for net in cost.get('losses', {}).values())
     if config.task == 'generation' and not all(
@@ -89,6 +91,40 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
           bytes_per_device=max(row['bytes_per_device'] for row in rows),
           hours=None if None in hours else sum(hours)),
       smallest_effects=smallest_effects(experiment, configs, described))
+
+
+def check_budgets(experiment: Experiment) -> None:
+  """Refuses units that do not spend the `budget` among their factors.
+
+  Their steps were chosen for the experiment's own batch, resolution and model:
+  under others, units that are compared at equal compute would not have it.
+
+  Raises:
+    InputError: a unit's training steps are not within 1% of its budget; names
+      the user's override that does it.
+  """
+  def spent(unit, overrides):
+    config = dataclasses.replace(experiment, overrides=overrides).resolve(unit)
+    return _train_flops(config, tasks.build(config).cost(1))
+
+  for unit in experiment.units:
+    budget = unit.factors.get('budget')
+    if budget is None:
+      continue
+    flops = spent(unit, experiment.overrides)
+    if abs(flops / budget - 1) <= iso.TOLERANCE:
+      continue
+    own = config_lib.flatten(
+        dataclasses.replace(experiment, overrides={}).resolve(unit))
+    reason = (f'{unit.name} would train for {flops:.3g} FLOP, not for its '
+              f'budget of {budget:.3g}, which its {own["total_steps"]} steps ')
+    for key, value in experiment.overrides.items():
+      if spent(unit, {key: value}) != spent(unit, {}):
+        raise errors.InputError(
+            f'config.{key}', value, f'{reason}spend at {own[key]!r}; another '
+            'value is a preset of its own', repr(own[key]))
+    raise errors.InputError('EXPERIMENT', experiment.spec,
+                            f'{reason}were to spend')
 
 
 def smallest_effects(experiment: Experiment, configs, described) -> dict:
@@ -174,6 +210,11 @@ def show(value: dict) -> str:
                              else f'{effect:.3f}')
             for name, effect in value['smallest_effects'].items()]
   return '\n'.join(lines)
+
+
+def _train_flops(config, cost):
+  """FLOPs of all training steps, without the networks of losses."""
+  return cost['flops']['train_step'] * config.batch_size * config.total_steps
 
 
 def _tokenizer(config):

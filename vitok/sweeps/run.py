@@ -61,8 +61,8 @@ def run_units(experiment: Experiment, workdir, *,
 
   Raises:
     InputError: before the first unit starts, for an unknown index, a config
-      that cannot run, units without a null model in common, or a workdir of
-      another sweep.
+      that cannot run, units without a null model in common or off their
+      budget, or a workdir of another sweep.
   """
   units = experiment.select(indices)
   configs = _check(experiment, units, workdir)
@@ -234,6 +234,7 @@ class _Progress:
 def _check(experiment, units, workdir):
   """Configs of the units; refuses what would only fail when it runs."""
   nulls.check([experiment.resolve(unit) for unit in experiment.units])
+  price_lib.check_budgets(experiment)
   configs = [experiment.resolve(unit, workdir) for unit in units]
   for unit in units:  # What it is after has yet to be made.
     validation.check(experiment.resolve(unit))
