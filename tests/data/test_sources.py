@@ -57,6 +57,31 @@ def test_subfolders_named_as_splits_are_the_splits(tmp_path):
   assert error.key == 'split' and "2 subfolders (train, val)" in error.reason
 
 
+def test_a_class_has_one_number_in_all_splits(tmp_path):
+  write_images(tmp_path, ['train/cat/a.png', 'train/owl/b.png',
+                          'val/dog/c.png', 'val/owl/d.png', 'test/e.png'])
+  (tmp_path / 'val/notes').mkdir()  # It holds no image: no class.
+  (tmp_path / 'val/notes/x.txt').write_text('x')
+  found = {}
+  for split in ('train', 'val', 'test'):
+    source = open_source(f'folder:{tmp_path}', split)
+    found[split] = source.classes, [source.read(i, None)[1]
+                                    for i in range(len(source))]
+  assert found == {'train': (3, [0, 2]), 'val': (3, [1, 2]),
+                   'test': (0, [records.NO_LABEL])}
+
+
+def test_a_class_of_another_split_changes_the_fingerprint_if_labels_change(
+    tmp_path):
+  names = ['train/dog/a.png', 'train/owl/b.png']
+  for place, more in (('x', []), ('y', ['val/owl/c.png']),
+                      ('z', ['val/cat/c.png'])):
+    write_images(tmp_path / place, [*names, *more])
+  x, y, z = (open_source(f'folder:{tmp_path}/{place}').fingerprint
+             for place in 'xyz')
+  assert x == y != z
+
+
 def test_a_folder_without_split_subfolders_is_one_split(tmp_path):
   """Else training and test images would be the same."""
   write_images(tmp_path, ['cats/a.png', 'dogs/b.png'])

@@ -28,11 +28,13 @@ class Files:
   out of the index, counted and named, or refused.
 
   Subfolders of a split are its classes, numbered in the order of their names;
-  a file in a subfolder's subfolder is of the outer one's class.
+  a file in a subfolder's subfolder is of the outer one's class. A class that
+  only another split has (of the usual names) is counted too, so that a class
+  has one number in all of them.
 
   Attributes:
-    fingerprint: hash of the index.
-    classes: number of subfolders with files.
+    fingerprint: hash of the index, and of the classes that it lacks.
+    classes: number of subfolders with files; 0 if this split has none.
     unreadable: paths of the files left out.
   """
   kind = medium = ''  # Of source, and what its files hold: 'folder', 'image'.
@@ -46,7 +48,9 @@ class Files:
                               nearest_path(kind, root))
     folders = sorted(e.name for e in os.scandir(root) if e.is_dir())
     named = [name for name in folders if name in _SPLITS]
+    elsewhere = ()
     if split in folders:
+      elsewhere = [os.path.join(root, name) for name in named if name != split]
       root = os.path.join(root, split)
     elif named or split != 'train':
       raise errors.InputError(
@@ -73,9 +77,14 @@ class Files:
       logging.warning('%d of %d %ss in %s are left out', len(self.unreadable),
                       len(files), medium, root)
     self._read = [read[file] for file in self._files]
-    self._labels = _labels(self._files)
-    self.classes = max(self._labels, default=NO_LABEL) + 1
-    self.fingerprint = hash_of(*zip(self._files, self._read, strict=True))
+    own = {_outer(file) for file in files} - {''}
+    lacking = _lacking(own, elsewhere, self.endings()) if own else []
+    numbers = {name: i for i, name in enumerate(sorted([*own, *lacking]))}
+    self._labels = [numbers.get(_outer(file), NO_LABEL)
+                    for file in self._files]
+    self.classes = len(numbers)
+    self.fingerprint = hash_of(*zip(self._files, self._read, strict=True),
+                               *lacking)
 
   def endings(self) -> Collection[str]:
     """Of the names of files that hold the medium, lower case."""
@@ -165,12 +174,17 @@ def nearest_path(kind: str, path: str) -> str | None:
   return near and f'{kind}:{os.path.join(parent, near)}'
 
 
-def _labels(files):
-  """The class of each file, by its outermost folder."""
-  outer = [file.partition(os.sep)[0] if os.sep in file else None
-           for file in files]
-  number = {name: i for i, name in enumerate(sorted(set(outer) - {None}))}
-  return [number.get(name, NO_LABEL) for name in outer]
+def _outer(file):
+  """The outermost folder of a path, its class; '' if it is in none."""
+  return file.rpartition(os.sep)[0].partition(os.sep)[0]
+
+
+def _lacking(own, splits, endings):
+  """Classes of other splits, the paths of folders, that are not among these."""
+  return sorted({
+      entry.name for split in splits for entry in os.scandir(split)
+      if entry.is_dir() and entry.name not in own
+      and _walk(entry.path, endings)[0]})
 
 
 def _walk(root, endings):
