@@ -125,6 +125,23 @@ def test_images_among_clips_are_still_clips(grey, tmp_path):
                      data.host_batch(made, 0, [0, 5]))
 
 
+def test_a_model_of_clips_is_measured_on_stills_only_if_told_to(grey, caplog):
+  mixed = {'data__sources': ('photographs', f'videos:{grey}')}
+  with pytest.raises(errors.InputError, match='evaluation.source.*photographs, '
+                     f'which holds images.*choice: videos:{grey}'):
+    data.check(config(grey, **mixed))
+  with caplog.at_level('WARNING'):
+    data.check(config(grey, **mixed, evaluation__source=f'videos:{grey}'))
+    data.check(config(grey, frames=1, **mixed))
+  assert 'still' not in caplog.text
+  for part, source in (('all', 'photographs'), ('evaluation', '')):
+    caplog.clear()
+    with caplog.at_level('WARNING'):
+      data.check(config(grey, **mixed, evaluation__source=source), part)
+    assert 'photographs holds images: what is measured is of still clips' in (
+        caplog.text)
+
+
 def test_one_frame_of_each_video_is_an_image(grey):
   batch = data.host_batch(config(grey, frames=1), 0)
   assert batch['image'].shape == (8, 1, 16, 16, 3)

@@ -53,7 +53,7 @@ class Examples:
   Attributes:
     ranges: the numbers of each source's records.
     evaluated: the numbers of each source's examples in evaluation.
-    moving: whether a source holds videos.
+    moving: names of the sources that hold videos.
     untimed: names of the sources of videos that do not say when their frames
       are shown.
     classes: {source: number of classes}, as its `Source` says.
@@ -92,7 +92,8 @@ class Examples:
     self.evaluated = [range(numbers.start * clips.parts,
                             numbers.stop * clips.parts)
                       for numbers in self.ranges]
-    self.moving = any(source.moving for source in self._sources)
+    self.moving = [name for name, source in zip(
+        names, self._sources, strict=True) if source.moving]
     self.untimed = [name for name, source in zip(
         names, self._sources, strict=True) if source.moving > source.timed]
     self.code_shape = getattr(self._sources[0], 'code_shape', None)

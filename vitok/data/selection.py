@@ -50,6 +50,7 @@ def check(config: Any, part: str = 'all') -> None:
       and not train.moving):
     raise errors.InputError('config.data.frames', data.frames,
                             'sources hold images, which have one frame', 1)
+  _check_motion(config, train, held_out)
   _check_codes(config)
   _check_classes(config, train.classes if train else held_out.classes)
   untimed = (train.untimed if train else []) + held_out.untimed
@@ -141,6 +142,22 @@ def _check_classes(config, known):
       raise errors.InputError(
           'config.diffusion.classes', classes, f'{source} has '
           + (f'{found} classes' if found else 'no labels'), found)
+
+
+def _check_motion(config, train, held_out):
+  """Of clips, stills are measured only where somebody has asked for them."""
+  if config.data.frames == 1 or held_out.moving or held_out.code_shape:
+    return
+  source = config.evaluation.source or config.data.sources[0]
+  others = train.moving if train and not config.evaluation.source else ()
+  if others and source not in others:
+    raise errors.InputError(
+        'config.evaluation.source', '', f'stands for {source}, which holds '
+        'images, and config.data.frames='
+        f'{config.data.frames}: still clips would be measured', others[0])
+  logging.warning('config.evaluation.source: %s holds images: what is measured '
+                  'is of still clips, one image %d times', source,
+                  config.data.frames)
 
 
 def _check_codes(config):
