@@ -1,5 +1,6 @@
 """`tools/convert_weights.py`: a release becomes a run, and a run a release."""
 
+import dataclasses
 import shutil
 
 import numpy as np
@@ -57,6 +58,18 @@ def test_a_release_loads_as_a_run_and_is_written_again(tmp_path, capsys):
     assert found.keys() == given.keys()
     for name, x in found.items():
       np.testing.assert_array_equal(x, given[name], name)
+
+
+def test_tubelets_of_several_frames_are_not_cut_to_the_first(tmp_path):
+  tensors = write(tmp_path)
+  params = vitok_v2.from_published(*(tensors[p] for p in vitok_v2.PARTS))
+  for part, name, axis in (('encoder', 'embed', 0), ('decoder', 'unembed', 1)):
+    layer = params[part][name]
+    layer['kernel'] = layer['kernel'].repeat(2, axis)
+  params['decoder']['unembed']['bias'] = np.zeros(2 * 3 * 8 * 8, np.float32)
+  with pytest.raises(errors.InputError, match='2x8x4.*tubelets of 2 frames'):
+    vitok_v2.to_published(params, dataclasses.replace(SIZE, tubelet=2))
+
 
 
 def test_a_release_is_encoded_and_generated_from(tmp_path, monkeypatch):

@@ -110,8 +110,12 @@ def to_published(params: Mapping, size: sizes.Size,
 
   Raises:
     InputError: a parameter is missing, has no place in the files or another
-      shape than there.
+      shape than there, or tubelets are of several frames.
   """
+  if size.tubelet != 1:
+    raise errors.InputError('config.model.name', str(size), 'has tubelets of '
+                            f'{size.tubelet} frames, the files of ViTok-v2 '
+                            'hold patches of one')
   flat = weights.flatten(params)
   places = {f'{ours}/{leaf}' for part in PARTS
             for ours in _OUTER[part].values() for leaf in ('kernel', 'bias')}
