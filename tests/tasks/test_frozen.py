@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import vitok
 from tests import runs, tiny_run
@@ -58,8 +59,8 @@ def test_a_tokenizer_of_native_sizes_encodes_squares_where_it_is_told_to(
   assert not (tmp_path / 'codes').exists()
   with pytest.raises(errors.InputError, match='--crop=.centre.*center'):
     encode.encode(native, tmp_path / 'codes', images, crop='centre')
-  made = encode.encode(native, tmp_path / 'codes', images, batch_size=8,
-                       crop='center')
+  made = encode.encode(native, tmp_path / 'codes', images, 'train',
+                       batch_size=8, crop='center')['train']
   assert made['count'] == 12 and made['crop'] == 'center'
   source = codes.Codes(str(tmp_path / 'codes'), 'train', 0, False)
   square = selection.eval_examples(generator(
@@ -98,7 +99,7 @@ def test_statistics_of_cached_codes_are_theirs_and_need_no_images(
                  evaluation__split='train')
   for name, split in (('a', 'train[:4]'), ('b', 'train[4:]')):
     made = encode.encode(workdir, tmp_path / name, split=split, batch_size=8)
-    assert made['count'] in (4, 8)
+    assert made['train']['count'] in (4, 8)
   monkeypatch.setattr(data, 'host_batch', None)  # The images may be gone.
   config = generator(workdir, data__sources=tuple(
       f'codes:{tmp_path}/{name}' for name in 'ab'), data__weights=(1., 2.),
@@ -121,7 +122,7 @@ def test_by_default_a_generator_draws_the_codes_whose_images_it_would_draw(
   workdir = make(tmp_path / 'tokenizer', data__sources=(source,), **{
       'data__split': 'all[:75%]', 'evaluation__split': 'all[75%:]',
       'data__crop': 'center'})
-  made = encode.encode(workdir, tmp_path / 'codes', batch_size=8)
+  (made,) = encode.encode(workdir, tmp_path / 'codes', batch_size=8).values()
   assert made['split'] == 'all' and made['count'] == 12
   of_dit = f'configs/dit.py:F:{workdir}'
   images, cached = (config_lib.override(config_lib.load(of_dit), {
@@ -141,6 +142,35 @@ def test_by_default_a_generator_draws_the_codes_whose_images_it_would_draw(
     assert list(selection.evaluated(examples, config)) == [9, 10, 11]
 
 
+def test_by_default_all_codes_are_written_that_the_config_of_a_dit_reads(
+    tmp_path):
+  for split, count in (('train', 12), ('val', 4)):
+    for i in range(count):
+      path = tmp_path / 'images' / split / f'{i:02}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.new('RGB', (16, 16), (20 * i, 0, 255 * (split == 'val'))).save(path)
+  own = dict(data__sources=(f'folder:{tmp_path}/images',),
+             evaluation__split='val')
+  workdir = make(tmp_path / 'tokenizer', **own)
+  made = encode.encode(workdir, tmp_path / 'codes', batch_size=8)
+  assert {of: made[of]['count'] for of in made} == {'train': 12, 'val': 4}
+  assert made['train']['mean'] != made['val']['mean']
+  config = config_lib.override(config_lib.load(f'configs/dit.py:F:{workdir}'), {
+      'data.sources': f'codes:{tmp_path}/codes', 'tokenizer.sample': False})
+  data.check(config)
+  loaded = tokenizer.Frozen(config).reference.load()
+  np.testing.assert_allclose(loaded['mean'], made['train']['mean'], rtol=1e-6)
+  # On a source of its own a generator is evaluated as its tokenizer was.
+  workdir = make(tmp_path / 'other', **own | {
+      'evaluation__source': 'photographs', 'evaluation__split': 'test'})
+  assert set(encode.encode(workdir, tmp_path / 'more', batch_size=8)) == {
+      'train'}
+  data.check(config_lib.override(
+      config_lib.load(f'configs/dit.py:F:{workdir}'), {
+          'data.sources': f'codes:{tmp_path}/more',
+          'tokenizer.sample': False}))
+
+
 def test_cached_codes_of_a_tokenizer_of_clips_are_trained_on(tmp_path):
   """Stills do: a source of images is refused where it is trained on."""
   workdir = make(tmp_path / 'tokenizer', model__name='A-A/2x8x4',
@@ -148,7 +178,7 @@ def test_cached_codes_of_a_tokenizer_of_clips_are_trained_on(tmp_path):
                  evaluation__crop='center')
   made = encode.encode(workdir, tmp_path / 'codes', split='test[:8]',
                        batch_size=8)
-  assert made['shape'] == [8, 4]
+  assert made['test']['shape'] == [8, 4]
   config = generator(workdir, data__sources=(f'codes:{tmp_path}/codes',),
                      data__split='test', dit__positions='rope1d')
   validation.check(config)

@@ -281,7 +281,7 @@ def test_cached_codes_train_as_codes_made_in_the_step(place, tmp_path):
   source = labelled(tmp_path / 'images')  # Of photographs one sees windows.
   folder = tmp_path / 'codes'
   made = encode.encode(place / 'tokenizer', folder, batch_size=8,
-                       source=source)
+                       source=source, split='train')['train']
   assert made['shape'] == [4, 4] and made['labelled'] and made['count'] == 12
   same = dict(tokenizer__sample=False, evaluation__split='train',
               diffusion__classes=2)

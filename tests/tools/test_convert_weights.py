@@ -71,13 +71,12 @@ def test_tubelets_of_several_frames_are_not_cut_to_the_first(tmp_path):
     vitok_v2.to_published(params, dataclasses.replace(SIZE, tubelet=2))
 
 
-
 def test_a_release_is_encoded_and_generated_from(tmp_path, monkeypatch):
   monkeypatch.setattr(tokenizer, 'EXAMPLES', 32)
   write(tmp_path)
   convert(tmp_path, '--resolution=32')
   made = encode.encode(tmp_path / 'run', tmp_path / 'codes', 'photographs',
-                       split='test[:8]', batch_size=8)
+                       split='test[:8]', batch_size=8)['test']
   assert made['shape'] == [16, 4] and made['count'] == 8
 
   def loaded(**changes):
