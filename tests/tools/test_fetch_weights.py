@@ -246,3 +246,15 @@ def test_the_program_runs(tmp_path):
   assert done.returncode == 0, done.stderr
   fetched = weights.NAMES.keys() - weights.REPOSITORIES.keys()
   assert done.stdout.count('absent') == len(fetched)
+
+
+def test_what_is_converted_is_refused_with_its_command_and_no_choice_of_help(
+    tool, capsys):
+  with pytest.raises(SystemExit):
+    tool.main(['dinov2_base'])
+  assert 'choice: python tools/convert_weights.py dinov2_base --file=' in (
+      capsys.readouterr().err)
+  with pytest.raises(SystemExit):
+    tool.main(['--help'])
+  shown = capsys.readouterr().out
+  assert 'dinov2' not in shown and all(name in shown for name in tool.NETWORKS)
