@@ -32,7 +32,7 @@ SMALLER = {
     # another file, are checked and priced as they stand.
     'run experiments/bottleneck_scaling.py --':
         f'run {TINY} --config.batch_size=8 --',
-    'sweep run experiments': 'sweep price experiments',
+    'sweep run experiments': 'sweep price experiments', ' --jobs=2': '',
     **{f'{command} experiments/encoder_scaling.py --workdir=runs/encoder':
        f'{command} {TINY} --workdir=runs/bottleneck'
        for command in ('sweep status', 'vitok.report')},
