@@ -27,7 +27,7 @@ PROGRAMS = {}  # Of one device, compiled once for the tests of a process.
 def compiled(config):
   """The config's program; to compile it for eight devices takes longer."""
   name = program.signature(config) + ''.join(
-      ref.sha256 for ref in tasks.build(config).weights.values())
+      ref.content for ref in tasks.build(config).weights.values())
   if name not in PROGRAMS:
     PROGRAMS[name] = program.Program(config, jax.devices()[:1])
   return PROGRAMS[name]

@@ -111,10 +111,20 @@ class Evaluator(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class WeightRef:
-  """A frozen network's weights: where they come from and their SHA-256."""
+  """A frozen network's weights: where they come from and their SHA-256.
+
+  Attributes:
+    statistics: says which numbers `load` gives beside them; '': none.
+  """
   source: str
   sha256: str
   load: Callable[[], PyTree] = dataclasses.field(compare=False)
+  statistics: str = ''
+
+  @property
+  def content(self) -> str:
+    """What `load` gives, wherever it lies: equal texts, equal numbers."""
+    return f'{self.sha256} {self.statistics}'.rstrip()
 
 
 class Task(Protocol):

@@ -71,7 +71,30 @@ class Frozen:
   def reference(self) -> base.WeightRef:
     if self._config.tokenizer.workdir == LATER:
       return base.WeightRef(LATER, '', self._load)
-    return base.WeightRef(str(self._folder), self.sha256, self._load)
+    return base.WeightRef(str(self._folder), self.sha256, self._load,
+                          self._which_statistics)
+
+  @property
+  def _which_statistics(self):
+    """Of `_load`: none, those of cached codes, or what these are kept as."""
+    if not self._config.diffusion.normalise:
+      return ''
+    cached = self._statistics_of_cached
+    if cached is None:
+      return self._kind
+    return hashlib.sha256(cached.tobytes()).hexdigest()
+
+  @property
+  def _kind(self):
+    return 'sample' if self._config.tokenizer.sample else 'mean'
+
+  @property
+  def _statistics_of_cached(self):
+    """(2, c) of the codes that are trained on; None if they are made."""
+    cached = [stored for key, _, stored in self._cached
+              if key == 'data.sources']
+    return (codes.statistics(cached, self._config.data.weights) if cached
+            else None)
 
   @property
   def sha256(self) -> str:
@@ -189,10 +212,9 @@ class Frozen:
     variables = self.variables()
     if not self._config.diffusion.normalise:
       return {'variables': variables}
-    cached = [stored for key, _, stored in self._cached
-              if key == 'data.sources']
-    if cached:  # Of what is trained on; what was encoded may be gone.
-      mean_c, deviation_c = codes.statistics(cached, self._config.data.weights)
+    cached = self._statistics_of_cached
+    if cached is not None:  # What was encoded may be gone.
+      mean_c, deviation_c = cached
       return {'variables': variables, 'mean': mean_c, 'deviation': deviation_c}
     # A check of shapes may trace this; a program's mesh may be of many devices.
     alone = jax.make_mesh((1,), ('one',), (AxisType.Auto,),
@@ -213,9 +235,8 @@ class Frozen:
 
     Process 0 tells the others.
     """
-    kind = 'sample' if self._config.tokenizer.sample else 'mean'
     path = self._folder.parents[1] / 'latents' / (
-        f'{self._folder.name}-{kind}.json')
+        f'{self._folder.name}-{self._kind}.json')
     found = np.zeros((2, self.model.size.channels), np.float32)
     if jax.process_index() == 0:
       stored = json.loads(path.read_text()) if path.exists() else {}

@@ -55,7 +55,7 @@ def check_same_weights(refs: Mapping[str, base.WeightRef]) -> None:
   """
   if jax.process_count() == 1:
     return
-  found = {name: ref.sha256 for name, ref in sorted(refs.items())}
+  found = {name: ref.content for name, ref in sorted(refs.items())}
   digest = hashlib.sha256(json.dumps(found).encode()).digest()
   digests = np.asarray(multihost_utils.process_allgather(
       np.frombuffer(digest, np.uint8)))

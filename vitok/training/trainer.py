@@ -97,7 +97,7 @@ class _Run:
     task = tasks.build(config)
     # A network that was fetched meanwhile is not in an older program.
     signature = program_lib.signature(config) + ''.join(
-        ref.sha256 for ref in task.weights.values())
+        ref.content for ref in task.weights.values())
     if signature not in programs:
       programs[signature] = program_lib.Program(config)
     self.program = programs[signature]
@@ -284,7 +284,7 @@ class _Run:
           'rewinds': self.rewinds,
           'data': data.fingerprint(self.config),
           'provenance': provenance.describe(self.program.abstract),
-          'frozen': {name: ref.sha256 for name, ref in
+          'frozen': {name: ref.content for name, ref in
                      self.program.task.weights.items()},
       })
 
@@ -330,11 +330,13 @@ class _Run:
           f'{self.workdir}: the data have changed since step {self.step}: '
           f'fingerprint {meta["data"]} then, {here} now')
     for name, ref in self.program.task.weights.items():
-      if meta['frozen'].get(name, ref.sha256) != ref.sha256:
+      # Older records hold the SHA-256 alone.
+      if meta['frozen'].get(name, ref.content) not in (ref.content,
+                                                       ref.sha256):
         raise saved.CheckpointError(
             f'{self.workdir}: {name} ({ref.source}) is another network than '
             f'at step {self.step}: SHA-256 {meta["frozen"][name]} then, '
-            f'{ref.sha256} now')
+            f'{ref.content} now')
     self.log.drop_after(self.step)
 
   def _start(self):
