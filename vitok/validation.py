@@ -15,7 +15,7 @@ from etils import epath
 from vitok import config as config_lib
 from vitok import data, errors, files, sizes, tasks
 from vitok.interop import saved
-from vitok.tasks import native
+from vitok.tasks import adversarial, native
 from vitok.training import divergence, mesh, optimizers, step
 
 _MOST = 2**31 - 1  # Of what devices count in int32.
@@ -134,7 +134,7 @@ def check(config, part='all'):
 
 def check_workdir(workdir, config, *, extend=False):
   """Refuses a workdir that cannot be written, holds another run, or would
-  start from a run that is not there.
+  start from a run that is not there or, in stage 2, of another encoder.
 
   Args:
     workdir: path, local or `gs://`; made if it does not exist.
@@ -156,10 +156,11 @@ def check_workdir(workdir, config, *, extend=False):
         f'cannot be written: {error.strerror or error}',
         f'runs/{workdir.name}') from error
   # A run that goes on needs its source no more.
-  if config.init_from and not (saved.exist(workdir)
-                               or saved.exist(config.init_from)):
-    raise errors.InputError('config.init_from', config.init_from,
-                            'holds no checkpoint')
+  if config.init_from and not saved.exist(workdir):
+    if not saved.exist(config.init_from):
+      raise errors.InputError('config.init_from', config.init_from,
+                              'holds no checkpoint')
+    adversarial.check_source(config)
   stored = workdir / 'config.json'
   if not stored.exists():
     others = sorted(p.name for p in workdir.iterdir()

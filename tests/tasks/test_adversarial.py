@@ -279,6 +279,26 @@ def test_without_a_source_only_an_evaluation_is_accepted(tmp_path):
   validation.check(tiny({'init_from': '@after'}))
 
 
+@pytest.mark.parametrize('changes, told', [
+    ({'model__positions': 'rope1d'}, "positions='rope1d'.*choice: rope2d$"),
+    ({'model__encoder__heads': 1}, 'encoder.heads=1.*choice: 0$'),
+    ({'model__name': 'Ah1-A/1x8x4'}, "name='Ah1-A/1x8x4'.*choice: A-A/1x8x4$"),
+    ({'model__name': 'A-Ad2/1x8x4', 'model__decoder__heads': 1,
+      'model__remat': 'full', 'model__keep': (2, 4)}, ''),
+])
+def test_stage_2_keeps_the_encoder_of_its_source(tmp_path, changes, told):
+  """Also where parameters of another one have the same names and shapes."""
+  tiny_run.make(tmp_path / 'stage1')
+  for source in ('stage1', 'stage1/checkpoints/3'):
+    start = changes | {'init_from': f'{tmp_path}/{source}'}
+    if told:
+      with pytest.raises(errors.InputError, match=told):
+        trainer.train(tiny(start), tmp_path / 'run')
+      start |= {'optimizer__groups': ()}
+    validation.check_workdir(tmp_path / 'run', tiny(
+        start, trained='all' if told else 'decoder'))
+
+
 @pytest.mark.parametrize('source, subtree, message', [
     ({}, 'autoencoder/encoder', 'init_subtree.*bottleneck.*autoencoder$'),
     ({'model__encoder__depth': 2}, '', 'init_from.*encoder/blocks.*for'),

@@ -94,6 +94,11 @@ def exist(path: epath.PathLike) -> bool:
   return bool(steps) if step is None else step in steps
 
 
+def workdir_of(path: epath.PathLike) -> epath.Path:
+  """The run's folder, of `path` as `restore_params` takes it."""
+  return _locate(path)[0].parent
+
+
 def _locate(path):
   """The folder of the checkpoints, and the step if `path` is one of them."""
   path = absolute(path)

@@ -24,10 +24,12 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
+from vitok import config as config_lib
 from vitok import errors, sizes
+from vitok.interop import saved
 from vitok.losses import adversarial, schedules
 from vitok.models import autoencoder, counting, discriminators
-from vitok.tasks import base, reconstruction
+from vitok.tasks import base, reconstruction, reuse
 
 LATENT = 'latent'
 DISCRIMINATOR = 'discriminator'
@@ -278,6 +280,18 @@ class Adversarial(reconstruction.Reconstruction):
     parts['train_step']['bottleneck'] = parts['forward']['bottleneck'] + up
     parts['train_step']['total'] -= spared
     flops['train_step'] -= spared
+
+
+def check_source(config: Any) -> None:
+  """Refuses to freeze another encoder than that of `config.init_from`.
+
+  Raises:
+    InputError: with the field of `config.model` in which they differ.
+  """
+  if config.task == 'adversarial' and config.adversarial.trained == 'decoder':
+    own = config_lib.read(saved.workdir_of(config.init_from) / 'config.json')
+    reuse.check(config, own, f'the run in {config.init_from}, whose codes '
+                'stage 2 keeps as they are', decoder=False)
 
 
 def _check_limits(limits):

@@ -29,13 +29,11 @@ from vitok import accounting, data, errors, files, models
 from vitok import config as config_lib
 from vitok.data import codes, native, splits
 from vitok.interop import manifest, saved
-from vitok.tasks import base
+from vitok.tasks import base, reuse
 
 LATER = '@after'  # A workdir that another unit of a sweep will fill.
 EXAMPLES = 2048  # Of the channels' statistics.
 _BATCH = 32
-# What may differ from the run that trained it: how, not what is computed.
-_FREE = ('attention', 'remat', 'scan', 'dtype')
 
 
 class Frozen:
@@ -62,7 +60,9 @@ class Frozen:
                               resolution=config.data.resolution)
     if config.tokenizer.workdir != LATER:
       self._own = _read(config.tokenizer.workdir)
-      _check_same(config, self._own)
+      reuse.check(config, self._own,
+                  f'the tokenizer in {config.tokenizer.workdir}',
+                  also=('data.resolution', 'data.frames'))
       self._folder = _checkpoint(config.tokenizer)
       self._check_codes()
       self._check_source()
@@ -320,21 +320,6 @@ def _check_crops(config):
       raise errors.InputError(
           f'config.{part}.crop', native.CROP, 'a generator is of codes of one '
           'size, and these would hold padding', 'center')
-
-
-def _check_same(config, own):
-  """Refuses a config that describes another tokenizer."""
-  def of(config):
-    return {f'config.{key}': value for key, value in config_lib.flatten({
-        'model': config.model.to_dict(),
-        'data': {key: config.data[key] for key in ('resolution', 'frames')},
-    }).items() if key.removeprefix('model.') not in _FREE}
-  mine, theirs = of(config), of(own)
-  for key, value in mine.items():
-    if value != theirs[key]:
-      raise errors.InputError(
-          key, value, f'is not that of the tokenizer in '
-          f'{config.tokenizer.workdir}', theirs[key])
 
 
 def _checkpoint(tokenizer):
