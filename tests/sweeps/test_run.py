@@ -241,6 +241,21 @@ def test_processes_run_their_share_on_their_share_of_the_cores(
                            for number in range(2)]
 
 
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'),
+                    reason='only Linux gives cores to processes')
+def test_one_process_of_a_wave_has_all_cores(chain, tmp_path):
+  script = tmp_path / 'worker.py'
+  script.write_text(textwrap.dedent('''
+      import os, sys, time
+      time.sleep(0.5)
+      print(sys.argv[1], sorted(os.sched_getaffinity(0)))
+      '''))
+  lines = []
+  run_lib.run_processes(chain, tmp_path, 2, [sys.executable, str(script)],
+                        lines.append)
+  assert lines[-1] == f'(0) --index=3 {sorted(os.sched_getaffinity(0))}'
+
+
 def test_sigterm_reaches_the_processes(experiment, tmp_path):
   script = tmp_path / 'worker.py'
   script.write_text(textwrap.dedent('''

@@ -135,23 +135,23 @@ def run_processes(experiment: Experiment, workdir, jobs: int,
   for wave in experiment.waves():
     # SIGTERM kills a process that has not yet come to where it is handled.
     lost |= {number: code for number, code in enumerate(_run_wave(
-        _deal(experiment, wave, costs, jobs), jobs, command, say, stopped))
+        _deal(experiment, wave, costs, jobs), command, say, stopped))
              if code not in (0, -signal.SIGTERM)}
     if stopped.is_set():
       break
   return lost
 
 
-def _run_wave(shares, jobs, command, say, stopped):
+def _run_wave(shares, command, say, stopped):
   """Exit codes of the processes that run one share of the units each."""
-  processes, threads = [], []
+  processes, threads, count = [], [], len(shares)
   with _terminate_with_us(processes, stopped):
     for number, share in enumerate(shares):
       indices = ','.join(map(str, share))
       process = subprocess.Popen(
           [*command, f'--index={indices}'], stdout=subprocess.PIPE,
-          stderr=subprocess.STDOUT, text=True, env=_environment(number, jobs))
-      _give_cores(process.pid, number, jobs)
+          stderr=subprocess.STDOUT, text=True, env=_environment(number, count))
+      _give_cores(process.pid, number, count)
       processes.append(process)
       threads.append(threading.Thread(target=_pass_on,
                                       args=(process, number, say)))
@@ -281,18 +281,18 @@ def _deal(experiment, wave, costs, jobs):
   return [sorted(share) for share in shares]
 
 
-def _environment(number, jobs):
+def _environment(number, count):
   visible = [device for device in
              os.environ.get('CUDA_VISIBLE_DEVICES', '').split(',') if device]
-  if len(visible) < jobs:
+  if len(visible) < count:
     return None
-  return os.environ | {'CUDA_VISIBLE_DEVICES': ','.join(visible[number::jobs])}
+  return os.environ | {'CUDA_VISIBLE_DEVICES': ','.join(visible[number::count])}
 
 
-def _give_cores(pid, number, jobs):
+def _give_cores(pid, number, count):
   if not hasattr(os, 'sched_setaffinity'):
     return
-  share = sorted(os.sched_getaffinity(0))[number::jobs]
+  share = sorted(os.sched_getaffinity(0))[number::count]
   with contextlib.suppress(ProcessLookupError):  # It may have ended already.
     if share:
       os.sched_setaffinity(pid, share)
