@@ -253,8 +253,7 @@ def _check_guard(config, task):
   batch = {name: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]),
                                       x.dtype)
            for name, x in data.host_batch(config, 0, rows=[0]).items()}
-  frozen = {name: jax.eval_shape(ref.load)
-            for name, ref in task.weights.items()}
+  frozen = {name: ref.abstract() for name, ref in task.weights.items()}
   _, made = jax.eval_shape(step.make(task, config), state, batch, frozen, run)
   errors.one_of('config.divergence.metric', config.divergence.metric, tuple(
       f'train/{name}' for name, value in sorted(made.items())

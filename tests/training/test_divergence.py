@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from tests import runs, tiny_run
-from vitok import data, errors, validation
+from vitok import config as config_lib
+from vitok import data, errors, tasks, validation
 from vitok.interop import saved
+from vitok.tasks import tokenizer
 from vitok.training import divergence, program, trainer
 
 PROGRAMS = {}  # Compiled once for all tests.
@@ -239,3 +241,23 @@ def test_impossible_policies_are_refused(changes, message):
   with pytest.raises(errors.InputError, match=message):
     validation.check(runs.tiny(**{
         f'divergence__{key}': value for key, value in changes.items()}))
+
+
+def test_a_generator_is_guarded_before_its_tokenizer_is_read_or_trained(
+    tmp_path):
+  with tiny_run.tokenized(tmp_path) as place:
+    for workdir in (str(place / 'tokenizer'), tokenizer.LATER):
+      config = config_lib.override(runs.tiny(
+          tokenizer__workdir=workdir, divergence__metric='train/loss',
+          divergence__above=5.0), tiny_run.DIT)
+      validation.check(config)
+      config.divergence.metric = 'train/los'
+      with pytest.raises(errors.InputError, match='choice: train/loss$'):
+        validation.check(config)
+    assert not (place / 'tokenizer/latents').exists()
+    config.tokenizer.workdir = str(place / 'tokenizer')
+    for config.diffusion.normalise in (True, False):
+      ref = tasks.build(config).weights['tokenizer']
+      loaded = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype),
+                            ref.load())
+      assert loaded == ref.abstract()

@@ -115,11 +115,18 @@ class WeightRef:
 
   Attributes:
     statistics: says which numbers `load` gives beside them; '': none.
+    shapes: of what `load` gives, where they are known without it.
   """
   source: str
   sha256: str
   load: Callable[[], PyTree] = dataclasses.field(compare=False)
   statistics: str = ''
+  shapes: Callable[[], PyTree] | None = dataclasses.field(
+      default=None, compare=False)
+
+  def abstract(self) -> PyTree:
+    """What `load` gives, as shapes; touches no device."""
+    return self.shapes() if self.shapes else jax.eval_shape(self.load)
 
   @property
   def content(self) -> str:

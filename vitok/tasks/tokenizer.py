@@ -70,9 +70,9 @@ class Frozen:
   @property
   def reference(self) -> base.WeightRef:
     if self._config.tokenizer.workdir == LATER:
-      return base.WeightRef(LATER, '', self._load)
+      return base.WeightRef(LATER, '', self._load, shapes=self._shapes)
     return base.WeightRef(str(self._folder), self.sha256, self._load,
-                          self._which_statistics)
+                          self._which_statistics, self._shapes)
 
   @property
   def _which_statistics(self):
@@ -205,6 +205,14 @@ class Frozen:
     stats = read('stats') if set(self.abstract) - {'params'} else {}
     return {'params': read(self._field), **stats}
 
+  def _shapes(self):
+    """Of what `_load` returns."""
+    if not self._config.diffusion.normalise:
+      return {'variables': self.abstract}
+    of_channels = jax.ShapeDtypeStruct((self.model.size.channels,), jnp.float32)
+    return {'variables': self.abstract, 'mean': of_channels,
+            'deviation': of_channels}
+
   def _load(self):
     if self._config.tokenizer.workdir == LATER:
       raise errors.InputError('config.tokenizer.workdir', LATER,
@@ -216,10 +224,10 @@ class Frozen:
     if cached is not None:  # What was encoded may be gone.
       mean_c, deviation_c = cached
       return {'variables': variables, 'mean': mean_c, 'deviation': deviation_c}
-    # A check of shapes may trace this; a program's mesh may be of many devices.
+    # A program's mesh may be of many devices.
     alone = jax.make_mesh((1,), ('one',), (AxisType.Auto,),
                           devices=jax.local_devices()[:1])
-    with jax.ensure_compile_time_eval(), jax.set_mesh(alone):
+    with jax.set_mesh(alone):
       mean_c, deviation_c = self._statistics(variables)
     return {'variables': variables, 'mean': mean_c, 'deviation': deviation_c}
 
