@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -213,6 +214,22 @@ def test_a_resumed_run_is_the_run_and_takes_no_other_tokenizer(
       str(place / 'tokenizer'), str(other)))
   with pytest.raises(saved.CheckpointError, match='another network'):
     tiny_run.train(guided(place, tokenizer__workdir=str(other)), again)
+
+
+def test_a_signal_is_seen_between_two_batches_of_samples(
+    place, tmp_path, monkeypatch):
+  made, batches = [], samples.Samples.samples
+
+  def signalled(self, *arguments):
+    for image in batches(self, *arguments):
+      made.append(len(image))
+      signal.raise_signal(signal.SIGTERM)
+      yield image
+  monkeypatch.setattr(samples.Samples, 'samples', signalled)
+  stopped = tiny_run.train(config(place, generation__count=24), tmp_path)
+  assert stopped == {'step': 0, 'preempted': True}
+  assert made == [8]  # Of three such batches.
+  assert saved.restore_params(tmp_path)[2] == 0
 
 
 def test_numbers_do_not_depend_on_the_batch_size_or_the_devices(

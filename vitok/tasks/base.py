@@ -99,7 +99,8 @@ class Evaluator(Protocol):
 
     Args:
       functions: `functions` bound to the state: `batch -> numpy pytree`,
-        the same on every process.
+        the same on every process, which all call them in the same order.
+        Between two calls the trainer may leave.
       batches: sharded batches in fixed order, padded with 'mask', as often
         as they are asked for; `count` examples. `spread(n)` gives batches of
         n examples, evenly spread over all, 0 of all.

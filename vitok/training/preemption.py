@@ -17,7 +17,8 @@ class Preemption:
   """Says when to save and leave. A context manager: restores the handler.
 
   Every process must poll the same number of times in the same order, which
-  a loop over steps and over evaluation batches of equal number does.
+  a loop over steps and over calls of an evaluator's functions does: each is a
+  computation of all processes.
   """
 
   def __init__(self):

@@ -9,7 +9,7 @@ to evaluate, to save, and at a logging step for the update before.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -218,15 +218,25 @@ class _Run:
     with self.clock.at('eval'):
       values = {}
       for evaluator in self.evaluators:
-        functions = self.program.evaluation_functions(
-            evaluator, self.state, self.arguments)
+        functions = {name: self._polled(function) for name, function in
+                     self.program.evaluation_functions(
+                         evaluator, self.state, self.arguments).items()}
         batches = data.eval_batches(self.config, self.program.batch_sharding)
         for name, value in evaluator.run(
-            functions, _Polled(batches, self.preemption), self.step,
+            functions, batches, self.step,
             self.workdir if self.first_process else None,
             last=self.step == self.config.total_steps):
           values[f'{evaluator.name}/{name}'] = value
       self.values = values
+
+  def _polled(self, function):
+    """An evaluator's function, before whose calls a SIGTERM is seen: between
+    two batches, be they of examples or of samples."""
+    def call(batch):
+      if self.preemption.preempted():
+        raise _Preempted
+      return function(batch)
+    return call
 
   def _read_made(self) -> dict[str, float]:
     """Metrics of the update that made the state; raises if it is not finite."""
@@ -377,26 +387,6 @@ class _Run:
       jax.block_until_ready(self.state)
       jax.profiler.stop_trace()
       self.tracing = False
-
-
-class _Polled:
-  """Passes evaluation batches on; a SIGTERM is seen between two of them."""
-
-  def __init__(self, batches, preemption):
-    self._batches, self._preemption = batches, preemption
-
-  @property
-  def count(self):
-    return self._batches.count
-
-  def spread(self, count):
-    return _Polled(self._batches.spread(count), self._preemption)
-
-  def __iter__(self) -> Iterator[Any]:
-    for batch in self._batches:
-      if self._preemption.preempted():
-        raise _Preempted
-      yield batch
 
 
 def _read_done(workdir):
