@@ -84,7 +84,8 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
   handles, labels = main.get_legend_handles_labels()
   if paper:
     _paper(figure.add_subplot(grid[:, 1]), paper)
-  figure.legend(handles, labels, loc='outside lower left', ncols=3)
+  figure.legend(handles, labels, loc='outside lower left',
+                ncols=3 if paper else 2)
   return figure
 
 
