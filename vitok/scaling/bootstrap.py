@@ -116,7 +116,7 @@ def resample_seeds(y_RxU: np.ndarray, configurations: Sequence, *,
   freedom = len(repeated) - np.linalg.matrix_rank(columns_NxP)
   if not freedom:
     return y_RxU
-  # What a unit keeps of its own deviation: 1 / n of n seeds without blocks.
+  # Residuals have 1 - leverage of the variance; without blocks 1 - 1 / n.
   kept_N = np.sqrt(np.maximum(1 - np.diag(hat_NxN), 1e-9))
   deviations_RxU = np.zeros_like(y_RxU)
   deviations_RxU[:, repeated] = _student(freedom, level) * (
