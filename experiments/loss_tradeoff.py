@@ -56,7 +56,7 @@ PRESETS = {
             'evaluation.coded': 0,
             'evaluation.every': 0},
         # A patch discriminator's strides lie on the patch grid and teach it;
-        # a residual one has a low-pass filter before each. Without R1 it wins.
+        # a residual one has a low-pass filter before each. R1: see the top.
         lpips=0.0, weight=0.005, start=0.1, ramp=0.1, stage2={
             'ema_decay': 0.98, 'optimizer.learning_rate': 5e-4,
             'optimizer.schedule': 'constant', 'adversarial.width': 0.0625,

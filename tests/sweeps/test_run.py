@@ -13,6 +13,9 @@ from vitok.sweeps import run as run_lib
 TINY = str(pathlib.Path(__file__).with_name('tiny.py'))
 CHAIN = str(pathlib.Path(__file__).with_name('chain.py'))
 NAMES = ['p8c4-seed0', 'p8c4-seed1', 'p8c8-seed0']
+gives_cores = pytest.mark.skipif(
+    not hasattr(os, 'sched_setaffinity'),
+    reason='only Linux gives cores to processes')
 
 
 class Trainer:
@@ -223,10 +226,9 @@ def test_processes_run_their_share_on_their_share_of_the_devices(
   assert sorted(lines) == ['(0) --index=0,2 0,2', '(1) --index=1 1,3']
 
 
-@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'),
-                    reason='only Linux gives cores to processes')
+@gives_cores
 def test_processes_run_their_share_on_their_share_of_the_cores(
-    experiment, tmp_path, monkeypatch):
+    experiment, tmp_path):
   cores = sorted(os.sched_getaffinity(0))
   script = tmp_path / 'worker.py'
   script.write_text(textwrap.dedent('''
@@ -241,8 +243,7 @@ def test_processes_run_their_share_on_their_share_of_the_cores(
                            for number in range(2)]
 
 
-@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'),
-                    reason='only Linux gives cores to processes')
+@gives_cores
 def test_one_process_of_a_wave_has_all_cores(chain, tmp_path):
   script = tmp_path / 'worker.py'
   script.write_text(textwrap.dedent('''
