@@ -31,8 +31,8 @@ RUNGS, TIMES = 5, 10
 # compute: of the first rung; width: there, in multiples of `head`; depths: of
 # encoder and decoder; rate: the peak at the first rung.
 PRESETS = {
-    'cpu': dict(compute=1e11, width=48, head=8, depths=(1, 2), patch=4,
-                channels=4, rate=6e-3, multiples=(0.4, 2.5)),
+    'cpu': dict(compute=3e11, width=64, head=8, depths=(1, 2), patch=4,
+                channels=4, rate=5e-3, multiples=(0.4, 2.5)),
     'gpu1': dict(compute=2e15, width=192, head=32, depths=(2, 4), patch=8,
                  channels=16, rate=1.2e-3, multiples=(0.5, 2.0)),
     'gpu': dict(compute=1e17, width=768, head=64, depths=(3, 6), patch=16,

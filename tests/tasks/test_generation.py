@@ -190,6 +190,18 @@ def test_a_run_logs_losses_by_noise_and_numbers_by_guidance(trained):
   assert model['tokenizer']['encode'] > 0 and model['code_floats'] == 16
 
 
+def test_a_scale_of_guidance_has_one_protocol_whatever_is_beside_it(trained):
+  alone = json.loads((trained / 'evaluation/protocol.json').read_text())['ids']
+  both = evaluate.evaluate(trained, devices=jax.devices()[:1], changes={
+      'generation.guidance': (1.0, 2.0)})['protocol']['ids']
+  assert alone['gkid'] != alone['gfid'] and both['gkid@1'] != both['gkid@2']
+  assert both['gkid@2'] == alone['gkid@2']
+  # The plain name is that of the first scale.
+  numbers = json.loads(
+      (trained / 'evaluation/protocol.json').read_text())['numbers']
+  assert numbers['gkid'] == numbers['gkid@2']
+
+
 def test_the_tokenizer_is_in_no_checkpoint_but_its_hash_is(place, trained):
   _, meta, _ = saved.restore_params(trained)
   ref = tasks.build(config(place)).weights['tokenizer']

@@ -140,7 +140,8 @@ def _row(run, price, pca):
                              run.numbers if name.endswith('_absent')))
   row |= {name: run.numbers.get(name) for name in _OF_SETS}
   row |= {name: value for name, value in run.numbers.items()
-          if '@' in name and '_se' not in name}  # Of cut codes, by guidance.
+          if '@' in name and '_se' not in name  # Of cut codes, by guidance.
+          and not isinstance(value, str)}
   best = min((name for name in row if name.startswith('gkid@')),
              key=row.get, default='')
   row |= {f'gkid_best{end}': run.numbers.get(best + end) for end in ('', '_se')}

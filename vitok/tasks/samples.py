@@ -118,12 +118,13 @@ class Samples:
           continue
         results |= {key.replace(name, f'{name}@{scale:g}', 1): value
                     for key, value in found.items()}
-        if scale == config.generation.guidance[0]:
-          results |= found
-        definitions[name] = dataclasses.replace(
+        definition = definitions[f'{name}@{scale:g}'] = dataclasses.replace(
             numbers.define(name, networks.sha256(network),
                            ids.get(network, '')),
-            count=config.generation.count, data=self._told())
+            count=config.generation.count, data=self._told(scale))
+        if scale == config.generation.guidance[0]:
+          results |= found
+          definitions[name] = definition
     measured = protocol.Protocol.from_config(
         config, count, data.fingerprint(config, 'evaluation'), definitions)
     if workdir is not None:
@@ -199,16 +200,15 @@ class Samples:
       ids[network] = cache.protocol.id
     return found, ids
 
-  def _told(self):
+  def _told(self, scale):
     """What the samples are of and how they are made, as their numbers'
     protocol says it."""
     classes, config = self._generator.classes, self._config
     labels = tuple(config.generation.labels) or (
         f'0..{classes - 1}' if classes else 'none')
-    scales = ', '.join(f'{scale:g}' for scale in config.generation.guidance)
     first, last = config.generation.interval
     return (f'samples of labels {labels} in turn, by {config.diffusion.sampler}'
-            f' in {config.diffusion.steps} steps, guidance {scales} at times '
+            f' in {config.diffusion.steps} steps, guidance {scale:g} at times '
             f'{first:g} to {last:g}')
 
 
