@@ -119,8 +119,7 @@ def _describe(args):
     size.check_tensor(args.tensor)
     return accounting.describe(
         size, frames, args.resolution, batch=args.batch,
-        **{name: config[name] for name in accounting.OPTIONS},
-        code_projection=models.BOTTLENECKS[config.bottleneck].code_projection,
+        **models.arithmetic(config),
         remat=config.remat, dtype=config.dtype, attention=config.attention,
         ema=args.ema, mesh={'fsdp': args.fsdp, 'tensor': args.tensor},
         devices=args.devices)
@@ -143,7 +142,9 @@ def table(result: dict) -> str:
   lines = [
       f'{result["name"]} on {clip}: {result["tokens"]} tokens ({grid}), '
       f'{result["code_floats"]} floats, '
-      f'{result["pixels_per_float"]:.4g} pixel values per float', '']
+      f'{result["pixels_per_float"]:.4g} pixel values per float'
+      + (f', {result["code_bits"]:.5g} bits' if result['code_bits'] else ''),
+      '']
   return '\n'.join([*lines, *_rows(result)])
 
 

@@ -40,6 +40,20 @@ FIELDS = dict(
         bias=True,  # Of the linear maps in blocks.
         final_norm=True,  # After the last block of each tower.
         bottleneck='gaussian',
+        # Of a discrete bottleneck; each refuses what it does not read.
+        quantizer=dict(
+            product=1,  # Parts of a token, an integer each.
+            residual=1,  # Stages, each of what those before it left over.
+            decay=0.99,  # Of moving averages: shares of codes, VQ's entries.
+            size=1024,  # Entries of a codebook of 'vq'.
+            distance='euclidean',  # Or 'cosine'.
+            update='ema',  # Or 'gradient'.
+            # Share of an even one below which an entry is replaced; 0: never.
+            restart=0.1,
+            levels=(),  # Of 'fsq', of the channels of a part: (8, 5, 5, 5).
+            temperature=1.0,  # Inverse, of soft codes of 'lfq' and 'bsq'.
+            gammas=(1.0, 1.0),  # Of a token's entropy, and their mean's.
+        ),
         latents=0,  # 1-D tokens that are the code; 0: as the name says.
         # Lengths to which codes are cut in training: (32, 64, 128, 256).
         keep=(),
@@ -55,6 +69,10 @@ FIELDS = dict(
         pixel='l2',
         kl_weight=1e-3,
         kl_reduction='mean',  # 'sum': a constant price per nat.
+        # Of discrete codes, each where the bottleneck has such a loss.
+        commitment_weight=0.25,
+        codebook_weight=1.0,
+        entropy_weight=0.1,
         ssim_weight=0.0,  # Of 1 - SSIM.
         lpips_weight=0.0,  # The paper's is 1; needs fetched weights.
         lpips_network='lpips_vgg16',  # 'lpips_alexnet' is 30 times cheaper.
@@ -173,6 +191,8 @@ FIELDS = dict(
 # What the tuples hold, and an example of each.
 ELEMENTS = {
     'config.model.keep': (int, (16, 64)),
+    'config.model.quantizer.levels': (int, (8, 5, 5, 5)),
+    'config.model.quantizer.gammas': (float, (1.0, 1.0)),
     'config.data.sources': (str, ('photographs',)),
     'config.data.weights': (float, (1.0,)),
     'config.data.crop_scale': (float, (0.8, 1.0)),

@@ -4,10 +4,12 @@
   code = tokenizer.encode(images)  # (B, H, W, 3), uint8 or [-1, 1].
   images = tokenizer.decode(code)
 
-A model that was trained with `config.model.keep` takes `length`, the number of
+A discrete code has integers as well, `code.ids`, which `decode` takes alone. A
+model that was trained with `config.model.keep` takes `length`, the number of
 tokens of the code that are made or read.
 
-B: batch, T: frames, H: height, W: width, C: colours, L: tokens, c: channels.
+B: batch, T: frames, H: height, W: width, C: colours, L: tokens, c: channels,
+K: integers of a token.
 """
 
 import dataclasses
@@ -171,7 +173,8 @@ class Tokenizer:
     """Images of a code.
 
     Args:
-      code: what `encode` returns, or its `z` (B, L, c).
+      code: what `encode` returns, or its `z` (B, L, c), or its `ids`
+        (B, L, K) alone.
       grid: patches along time, height and width, where these are not those of
         the trained resolution.
       length: tokens that are read, the first ones; `None` is all.
@@ -180,7 +183,7 @@ class Tokenizer:
       (B, T, H, W, C) float32, about [-1, 1] and not clipped;
       `metrics.image.to_uint8` makes levels of it.
     """
-    z_BxLxc = code.z if isinstance(code, models.Code) else jnp.asarray(code)
+    z_BxLxc = code.z if isinstance(code, models.Code) else self._z(code)
     tokens = self.model.size.latents or math.prod(grid or self.model.grid)
     if z_BxLxc.shape[1] != tokens:
       self._check_length(z_BxLxc.shape[1], tokens)
@@ -197,6 +200,31 @@ class Tokenizer:
     if np.asarray(images).dtype == np.uint8:
       decoded = image_metrics.to_uint8(decoded)
     return np.asarray(decoded).reshape(np.shape(images))
+
+  @property
+  def radices(self) -> tuple[int, ...]:
+    """How many values each of the K integers of a token has, as
+    `vitok.data.packing` takes them; () of a code of floats."""
+    return models.radices(self.config.model)
+
+  def _z(self, code):
+    """(B, L, c) of z, or of integers, which are checked."""
+    code = np.asarray(code)
+    if not np.issubdtype(code.dtype, np.integer):
+      return jnp.asarray(code)
+    if not self.radices:
+      raise errors.InputError('code', str(code.dtype), 'are integers, and '
+                              'this model\'s code is of floats', 'float32')
+    if code.ndim != 3 or code.shape[2] != len(self.radices) or (
+        code < 0).any() or (code >= np.array(self.radices)).any():
+      raise errors.InputError(
+          'code', code.shape, f'is not (B, L, {len(self.radices)}) integers '
+          f'from 0, below {", ".join(map(str, dict.fromkeys(self.radices)))}')
+    return self._from_codes(self.variables, code)
+
+  @functools.cached_property
+  def _from_codes(self):
+    return jax.jit(functools.partial(self.model.apply, method='from_codes'))
 
   @functools.cached_property
   def _encode(self):

@@ -6,16 +6,13 @@ import jax.numpy as jnp
 from vitok import config as config_lib
 from vitok import models, sizes
 from vitok.accounting import parameters
-from vitok.models.bottlenecks import BOTTLENECKS
 from vitok.training import mesh as mesh_lib
 
 
 def spec_of(model, frames, resolution):
   """The accounting's `Spec` of `config.model`."""
-  return parameters.Spec(
-      sizes.from_config(model), frames, resolution,
-      code_projection=BOTTLENECKS[model.bottleneck].code_projection,
-      **{name: model[name] for name in parameters.OPTIONS})
+  return parameters.Spec(sizes.from_config(model), frames, resolution,
+                         **models.arithmetic(model))
 
 
 def lowered(name, resolution, *, frames=1, batch=1, train=False, scan=False,
@@ -29,16 +26,19 @@ def lowered(name, resolution, *, frames=1, batch=1, train=False, scan=False,
     model's `Spec`.
   """
   config = config_lib.default().model
-  config.update(name=name, scan=scan, **options)
+  config.update(name=name, scan=scan)
+  config_lib.override(config, options)
   model = models.build(config, frames=frames, resolution=resolution)
   image = jax.ShapeDtypeStruct((batch, frames, resolution, resolution, 3),
                                jnp.float32)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
-  params = mesh_lib.unbox(jax.eval_shape(
-      model.init, jax.random.key(0), image))['params']
+  variables = mesh_lib.unbox(jax.eval_shape(
+      model.init, jax.random.key(0), image))
+  params = variables.pop('params')
 
   def forward(params, image, keys):
-    return model.apply({'params': params}, image, keys, train=train)
+    rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
+    return model.apply({'params': params, **rest}, image, keys, train=train)
 
   def loss(params, image, keys):
     reconstruction, out = forward(params, image, keys)

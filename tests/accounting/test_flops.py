@@ -47,6 +47,8 @@ def with_elementwise(spec, train):
     ('A-A/1x4x64', 32, {}),
     ('A-A/8+24', 32, {'keep': (8, 24)}),
     ('A-A/4+16', 32, {'positions': 'learned', 'bottleneck': 'layernorm'}),
+    ('A-A/8', 64, {'bottleneck': 'vq', 'quantizer.residual': 2}),
+    ('A-A/8', 64, {'bottleneck': 'bsq', 'quantizer.product': 16}),
     ('A-A/8', 64, {'layer_scale': 1e-4, 'qk_norm': True}),
     ('A-A/8', 64, {'block': 'parallel', 'bias': False, 'norm': 'rmsnorm',
                    'layer_scale': 1e-4, 'qk_norm': True, 'final_norm': False}),

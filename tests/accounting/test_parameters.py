@@ -39,11 +39,22 @@ def test_every_pair_of_choices_is_the_module_tree(
   config.update(name='F-P/2x4x8', mlp=mlp, norm=norm, positions=position,
                 bottleneck=bottleneck)
   frames = 2 if position == 'rope2d' else 4  # One time step, or two.
-  spec = parameters.Spec(
-      sizes.from_config(config), frames, 16, mlp, norm, position,
-      BOTTLENECKS[bottleneck].code_projection)
-  made = {p.path: (p.shape, p.axes) for p in parameters.parameters(spec)}
+  if bottleneck == 'fsq':
+    config.quantizer.levels = 8 * (3,)
+  made = {p.path: (p.shape, p.axes) for p in parameters.parameters(
+      programs.spec_of(config, frames, 16))}
   assert made == real(config, frames, 16)
+
+
+@pytest.mark.parametrize('update', ['ema', 'gradient'])
+def test_a_codebook_is_a_parameter_where_gradients_train_it(update):
+  config = config_lib.default().model
+  config.update(name='F-P/1x8x8', bottleneck='vq')
+  config.quantizer.update(update=update, size=20, product=2, residual=3)
+  made = {p.path: (p.shape, p.axes) for p in parameters.parameters(
+      programs.spec_of(config, 1, 16))}
+  assert made == real(config, 1, 16)
+  assert ('bottleneck/codebook' in made) == (update == 'gradient')
 
 
 @pytest.mark.parametrize('block', stack.BLOCKS)

@@ -36,9 +36,10 @@ def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
     **options: other fields of `Spec`: of `config.model` those of `OPTIONS`.
 
   Returns:
-    name, grid [t, h, w], tokens, code_floats (E), pixels_per_float (T * H *
-    W * 3 / E), parameters and macs {encoder, bottleneck, decoder, total},
-    flops and memory. Of one example, MACs of a forward pass. `flops` has
+    name, grid [t, h, w], tokens, code_floats (E), code_bits (of a discrete
+    code, or None), pixels_per_float (T * H * W * 3 / E), parameters and macs
+    {encoder, bottleneck, decoder, total}, flops and memory. Of one example,
+    MACs of a forward pass. `flops` has
     forward and train_step (matrix products, 2 FLOP a MAC), by_part (the same
     per part), elementwise {forward, train_step}, recomputed (what remat
     repeats in a training step) and optimizer_step (per update). `memory` is
@@ -60,6 +61,8 @@ def describe(size: sizes.Size, frames: int = 1, resolution: int = 256, *,
       'grid': list(size.grid(frames, resolution)),
       'tokens': spec.tokens,
       'code_floats': floats,
+      'code_bits': (None if spec.token_bits is None
+                    else spec.tokens * spec.token_bits),
       'pixels_per_float': 3 * frames * resolution**2 / floats,
       'parameters': counts,
       'macs': flops_lib.macs(spec),

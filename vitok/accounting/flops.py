@@ -6,7 +6,8 @@ padded tricks there are none): the linear maps of `parameters`, and queries x
 keys and weights x values, L * L * width each. Where latent tokens are the code,
 both towers work on patches and latents, the bottleneck on latents. The backward
 pass computes two products for each one of the forward pass, but for the patch
-embedding, whose input needs no gradient.
+embedding, whose input needs no gradient, and for the search of a codebook,
+which has none.
 
 The paper's "GFLOPs" (table 1) are MACs of a forward pass at 256 tokens:
 
@@ -31,6 +32,8 @@ polynomials of an exact error function are 64 FLOP per hidden unit on XLA's CPU
 backend, 2.5% of a forward pass at width 512 and 1.7% at 768.
 """
 
+import math
+
 from vitok import sizes
 from vitok.accounting.parameters import PARTS, Spec
 
@@ -50,8 +53,9 @@ _ADAMW = 20  # Clip, moments, decay, update per parameter.
 def macs(spec: Spec) -> dict[str, int]:
   """Multiply-accumulates of a forward pass by part, and their total."""
   size = spec.size
-  counts = {'bottleneck': spec.tokens * size.channels * (
-      spec.code_projection * size.encoder.width + size.decoder.width)}
+  counts = {'bottleneck': spec.tokens * (size.channels * (
+      spec.code_projection * size.encoder.width + size.decoder.width)
+      + _search(spec))}
   for part, tower in spec.towers.items():
     counts[part] = (spec.patches * size.patch_dim * tower.width
                     + spec.sequence * sum(_blocks(spec, tower).values()))
@@ -72,8 +76,15 @@ def train_step(spec: Spec) -> dict[str, int]:
   """
   flops = {part: 3 * n for part, n in forward(spec).items()}
   unneeded = 2 * spec.patches * spec.size.patch_dim * spec.size.encoder.width
+  search = 2 * 2 * spec.tokens * _search(spec)
   return flops | {'encoder': flops['encoder'] - unneeded,
-                  'total': flops['total'] - unneeded}
+                  'bottleneck': flops['bottleneck'] - search,
+                  'total': flops['total'] - unneeded - search}
+
+
+def _search(spec: Spec) -> int:
+  """MACs per token to compare it with a codebook, which has no gradient."""
+  return math.prod(spec.codebook) if spec.codebook else 0
 
 
 def elementwise(spec: Spec, train: bool = False) -> int:

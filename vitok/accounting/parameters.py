@@ -39,6 +39,9 @@ class Spec:
     frames, resolution: of a clip, in frames and pixels.
     code_projection: width of the projection to the code in units of its
       channels; 2 where it makes a mean and a log-variance.
+    token_bits: log2 of the codes of a token; None where they are floats.
+    codebook: shape of the entries that tokens are compared with, their stages,
+      parts, number and channels; () for none. Parameters if `trained`.
     mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm,
       window, keep: as in `config.model`.
   """
@@ -49,6 +52,9 @@ class Spec:
   norm: str = 'layernorm'
   positions: str = 'rope2d'
   code_projection: int = 2
+  token_bits: float | None = None
+  codebook: tuple[int, ...] = ()
+  trained: bool = False
   block: str = 'sequential'
   layer_scale: float = 0.0
   qk_norm: bool = False
@@ -104,6 +110,9 @@ def parameters(spec: Spec) -> list[Parameter]:
   size = spec.size
   made = _linear('bottleneck/down', embed=size.encoder.width,
                  code=spec.code_projection * size.channels)
+  if spec.trained:
+    made.append(Parameter('bottleneck/codebook', spec.codebook,
+                          (None, None, None, 'code')))
   made += _linear('bottleneck_up', code=size.channels,
                   embed=size.decoder.width)
   made += _linear('encoder/embed', patch=size.patch_dim,

@@ -1,13 +1,15 @@
 """Networks: `build` makes the auto-encoder that a config describes."""
 
 import math
+from typing import Any
 
-from vitok import errors, sizes
+from vitok import accounting, errors, fields, sizes
 from vitok.models import attention, layers, positions, stack
 from vitok.models.autoencoder import AutoEncoder, Patches
 from vitok.models.bottlenecks import BOTTLENECKS, Code
 
-__all__ = ('AutoEncoder', 'BOTTLENECKS', 'Code', 'Patches', 'build')
+__all__ = ('AutoEncoder', 'BOTTLENECKS', 'Code', 'Patches', 'arithmetic',
+           'build', 'radices')
 
 _CHOICES = {
     'mlp': layers.MLPS,
@@ -36,10 +38,7 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
     errors.one_of(f'config.model.{key}', model[key], tuple(choices))
   size = sizes.from_config(model)
   grid = size.grid(frames, resolution)
-  if model.bottleneck == 'layernorm' and size.channels < 2:
-    raise errors.InputError('config.model.bottleneck', 'layernorm',
-                            'makes every code of 1 channel 0',
-                            'deterministic')
+  _check_quantizer(model, size.channels)
   _check_window(model, grid[0], size.latents)
   for tower in (size.encoder, size.decoder):
     _check_tower(model, tower, (model.window or grid[0], *grid[1:]),
@@ -49,8 +48,40 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
              'bias', 'final_norm', 'attention', 'window', 'scan', 'remat')
   return AutoEncoder(
       size=size, grid=grid, trunk={key: model[key] for key in options},
-      bottleneck_name=model.bottleneck, keep=model.keep,
-      dtype=layers.DTYPES[model.dtype])
+      bottleneck_name=model.bottleneck, quantizer=_options(model),
+      keep=model.keep, dtype=layers.DTYPES[model.dtype])
+
+
+def arithmetic(model) -> dict[str, Any]:
+  """The fields of `accounting.Spec` that are of `config.model`."""
+  return {name: model[name] for name in accounting.OPTIONS} | (
+      BOTTLENECKS[model.bottleneck].arithmetic(
+          sizes.from_config(model).channels, _options(model)))
+
+
+def radices(model) -> tuple[int, ...]:
+  """How many values each of the integers of a token of `config.model`'s code
+  has; () where the code is of floats."""
+  return BOTTLENECKS[model.bottleneck].radices(
+      sizes.from_config(model).channels, _options(model))
+
+
+def _options(model):
+  """Fields of `config.model.quantizer` that its bottleneck reads."""
+  return {name: model.quantizer[name]
+          for name in BOTTLENECKS[model.bottleneck].reads}
+
+
+def _check_quantizer(model, channels):
+  """Refuses what makes no code, and options that nothing would read."""
+  kind = BOTTLENECKS[model.bottleneck]
+  usual = fields.FIELDS['model']['quantizer']
+  for name, value in model.quantizer.items():
+    if name not in kind.reads and value != usual[name]:
+      raise errors.InputError(
+          f'config.model.quantizer.{name}', value, 'is not read by '
+          f'config.model.bottleneck={model.bottleneck!r}', usual[name])
+  kind.check(channels, _options(model))
 
 
 def _check_window(model, steps, latents):

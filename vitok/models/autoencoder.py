@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax import struct
+from flax.core import FrozenDict
 
 from vitok import sizes
 from vitok.models import bottlenecks, layers, positions, stack
@@ -168,13 +169,15 @@ class AutoEncoder(nn.Module):
     size: dimensions.
     grid: tokens along time, height and width of the clips it is trained on.
     trunk: the options of `Trunk` that both towers share.
-    bottleneck: key of `bottlenecks.BOTTLENECKS`.
+    bottleneck_name: key of `bottlenecks.BOTTLENECKS`.
+    quantizer: the bottleneck's `options`.
     keep: lengths to which the code is cut in training; (): it is not.
   """
   size: sizes.Size
   grid: positions.Grid
   trunk: Mapping[str, Any]
   bottleneck_name: str = 'gaussian'
+  quantizer: Mapping[str, Any] = FrozenDict()
   keep: tuple[int, ...] = ()
   dtype: jnp.dtype = jnp.float32
 
@@ -183,7 +186,7 @@ class AutoEncoder(nn.Module):
     options = dict(self.trunk, latents=size.latents, dtype=self.dtype)
     self.encoder = Encoder(size.encoder, **options)
     self.bottleneck = bottlenecks.BOTTLENECKS[self.bottleneck_name](
-        size.channels, self.dtype)
+        size.channels, self.dtype, self.quantizer)
     self.bottleneck_up = layers.Linear(
         size.decoder.width, ('code', 'embed'), dtype=self.dtype)
     if self.keep:
@@ -231,12 +234,16 @@ class AutoEncoder(nn.Module):
     """The code of clips; arguments as in `__call__`."""
     return self._encode(image_BxTxHxWxC, keys, train)[0]
 
+  def from_codes(self, codes: jax.Array) -> jax.Array:
+    """z (B, L, c) of stored codes: of the ids (B, L, K) of a discrete one."""
+    return self.bottleneck.from_codes(codes)
+
   def decode(self, z_BxLxc: jax.Array, grid: positions.Grid | None = None,
              length: jax.Array | int | None = None) -> jax.Array:
     """Clips (B, T, H, W, C) of codes.
 
     Args:
-      z_BxLxc: `Code.z`, or what the bottleneck's `from_codes` returns; of a
+      z_BxLxc: `Code.z`, or what `from_codes` returns; of a
         model with `keep`, its first tokens will do.
       grid: patches along time, height and width; `None` is the trained grid.
       length: tokens of the code that are read, or (B,) of them; `None` is all.

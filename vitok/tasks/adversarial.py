@@ -83,7 +83,8 @@ class Adversarial(reconstruction.Reconstruction):
     self.players = (
         base.Player(base.AUTOENCODER, self._generate,
                     ema_decay=config.ema_decay,
-                    additive=not (self._plays and options.adaptive)),
+                    additive=self.players[0].additive and not (
+                        self._plays and options.adaptive)),
         base.Player(LATENT, self._observe, additive=True))
     if self._plays:
       self.players += (base.Player(

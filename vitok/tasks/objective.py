@@ -9,7 +9,9 @@ Pixel losses and SSIM are means over the numbers of an example, LPIPS and SSIM
 means over its frames. With `loss.kl_reduction='mean'`, the paper's form, so is
 KL over the floats of the code. With 'sum' a nat costs the same whatever the
 size of the code: sum of squared errors + kl_weight * nats, the whole divided by
-the numbers of an example to stay on the same scale.
+the numbers of an example to stay on the same scale. A discrete code costs its
+bottleneck's losses instead (`models.bottlenecks`), each with its weight:
+commitment_weight, codebook_weight, entropy_weight.
 
 Of an image at its own size the pixel loss alone is of the whole. SSIM and the
 networks need squares: they see one of `loss.feature_tile`, drawn anew at every
@@ -34,6 +36,7 @@ from vitok.metrics import image as image_metrics
 from vitok.models import layers
 from vitok.tasks import base
 
+_OF_CODES = ('commitment', 'codebook', 'entropy')  # Of discrete bottlenecks.
 LPIPS = {f'lpips_{network}': network for network in lpips.NETWORKS}
 
 
@@ -117,13 +120,17 @@ class Objective:
     return total, terms
 
   def code(self, code: Any) -> jax.Array:
-    """What the code costs, (B,); zero without a prior."""
-    losses, weight = code.losses, self._loss.kl_weight
+    """What the code costs, (B,); zero without a prior or a codebook."""
+    losses, loss = code.losses, self._loss
+    total = jnp.zeros(len(code.z))
+    for name in _OF_CODES:
+      if name in losses:
+        total += loss[f'{name}_weight'] * losses[name]
     if 'kl_sum' not in losses:
-      return jnp.zeros(len(code.z))
-    if self._loss.kl_reduction == 'mean':
-      return weight * losses['kl_mean']
-    return weight * losses['kl_sum'] / math.prod(self._shape)
+      return total
+    if loss.kl_reduction == 'mean':
+      return total + loss.kl_weight * losses['kl_mean']
+    return total + loss.kl_weight * losses['kl_sum'] / math.prod(self._shape)
 
   def cost(self, batch: int) -> dict[str, dict[str, int]]:
     """What the networks of the loss cost, by name.

@@ -19,7 +19,7 @@ class Reconstruction:
                               resolution=config.data.resolution)
     self.players = (base.Player(
         base.AUTOENCODER, self._grad, ema_decay=config.ema_decay,
-        additive=True),)
+        additive=models.BOTTLENECKS[config.model.bottleneck].additive),)
     self._objective = objective.Objective(config)
     at_own_size = config.evaluation.crop == native_data.CROP
     self._evaluator = (native.Evaluator if at_own_size else
@@ -72,15 +72,13 @@ class Reconstruction:
     uses. Their FLOPs are apart from all others, their memory in the sum."""
     config = self._config
     model = config.model
-    bottleneck = models.BOTTLENECKS[model.bottleneck]
     cost = accounting.describe(
         sizes.from_config(model), config.data.frames, config.data.resolution,
         batch=config.batch_size // config.optimizer.accumulate,
-        **{name: model[name] for name in accounting.OPTIONS},
+        **models.arithmetic(model),
         remat=model.remat, dtype=model.dtype, attention=model.attention,
         ema=config.ema_decay > 0,
-        mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices,
-        code_projection=bottleneck.code_projection)
+        mesh=config.mesh.to_dict(), sharding=config.sharding, devices=devices)
     networks = self._networks(self._local_batch(devices))
     cost['losses'] = networks
     more = sum(one['memory'] for one in networks.values())

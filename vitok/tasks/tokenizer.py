@@ -174,11 +174,9 @@ class Frozen:
   def cost(self) -> dict[str, Any]:
     """'parameters', and FLOPs of a forward pass to 'encode' and 'decode'."""
     model, shape = self._config.model, self._config.data
-    kind = models.BOTTLENECKS[model.bottleneck]
     cost = accounting.describe(
         self.model.size, shape.frames, shape.resolution,
-        **{name: model[name] for name in accounting.OPTIONS},
-        code_projection=kind.code_projection)
+        **models.arithmetic(model))
     parts = cost['flops']['by_part']['forward']
     width = self.model.size.decoder.width
     up = 2 * self.floats * width  # The rest of the bottleneck is the encoder's.

@@ -1,14 +1,18 @@
 """What every bottleneck shares: the code and the interface.
 
-Dimensions: B batch, L tokens, D width of the encoder, c channels of the code.
+Dimensions: B batch, L tokens, D width of the encoder, c channels of the code,
+K integers of a token.
 """
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
+from flax.core import FrozenDict
 
 from vitok.models import layers
 
@@ -19,7 +23,7 @@ class Code:
 
   Attributes:
     z: (B, L, c) float32, what the decoder reads.
-    ids: integers of a discrete code, or `None`.
+    ids: (B, L, K) int32, the integers of a discrete code, or `None`.
     losses: name -> (B,) values, one per example.
     stats: name -> array, to be logged.
   """
@@ -39,12 +43,17 @@ class Bottleneck(nn.Module):
   Attributes:
     channels: floats c of a token's code.
     dtype: of matrix products.
-    code_projection: width of the projection from the encoder, in units of c;
-      the accounting reads it.
+    options: the fields `reads` of `config.model.quantizer`; others are refused
+      where they are not the default's.
+    code_projection: width of the projection from the encoder, in units of c.
+    additive: whether a batch's gradient is the mean of that of its parts.
   """
   channels: int
   dtype: jnp.dtype = jnp.float32
+  options: Mapping[str, Any] = FrozenDict()
   code_projection = 1
+  reads = ()
+  additive = True
 
   def __call__(self, h_BxLxD: jax.Array, keys: jax.Array | None = None,
                train: bool = False) -> Code:
@@ -61,6 +70,25 @@ class Bottleneck(nn.Module):
   def from_codes(self, codes: jax.Array) -> jax.Array:
     """z_BxLxc of stored codes: the identity unless the codes are ids."""
     return codes
+
+  @classmethod
+  def check(cls, channels: int, options: Mapping[str, Any]) -> None:
+    """Raises `InputError` where channels or options make no such code."""
+
+  @classmethod
+  def radices(cls, channels: int, options: Mapping[str, Any]
+              ) -> tuple[int, ...]:
+    """How many values each of the K integers of a token has; () if z is
+    continuous."""
+    return ()
+
+  @classmethod
+  def arithmetic(cls, channels: int, options: Mapping[str, Any]
+                 ) -> dict[str, Any]:
+    """The fields of `accounting.Spec` that a bottleneck decides."""
+    radices = cls.radices(channels, options)
+    return {'code_projection': cls.code_projection,
+            'token_bits': math.log2(math.prod(radices)) if radices else None}
 
   def down(self, h_BxLxD: jax.Array) -> jax.Array:
     """Projects to `code_projection * channels` in float32; for `__call__`."""

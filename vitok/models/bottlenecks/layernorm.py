@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from vitok import errors
 from vitok.models.bottlenecks import base
 
 EPSILON = 1e-6
@@ -15,6 +16,13 @@ class LayerNorm(base.Bottleneck):
   No parameters beyond the projection, no noise and no loss. One channel alone
   would always be 0.
   """
+
+  @classmethod
+  def check(cls, channels, options):
+    if channels < 2:
+      raise errors.InputError('config.model.bottleneck', 'layernorm',
+                              'makes every code of 1 channel 0',
+                              'deterministic')
 
   @nn.compact
   def __call__(self, h_BxLxD: jax.Array, keys: jax.Array | None = None,
