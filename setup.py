@@ -50,7 +50,8 @@ setuptools.setup(
         ],
         # Independent references in PyTorch. On Linux the registry's build is
         # the large CUDA one, so these stay out of [test].
-        'parity': ['torch>=2.6', 'torchmetrics>=1.6'],
+        'parity': ['torch>=2.6', 'torchmetrics>=1.6',
+                   'vector-quantize-pytorch>=1.20'],
         'tpu': ['jax[tpu]'],
         'cuda': ['jax[cuda12]'],
         'notebook': ['jupyterlab>=4', 'ipykernel>=6.29'],

@@ -31,7 +31,7 @@ KINDS = {
                                          residual=2, product=2)),
     'fsq': ('fsq', 4, dict(levels=(8, 5, 4, 3))),
     'fsq_parts': ('fsq', 4, dict(levels=(8, 5), product=2)),
-    'fsq_stages': ('fsq', 3, dict(levels=(4, 5, 2), residual=2)),
+    'fsq_stages': ('fsq', 3, dict(levels=(4, 5, 3), residual=2)),
     'lfq': ('lfq', 6, {}),
     'lfq_parts_stages': ('lfq', 6, dict(product=3, residual=2)),
     'bsq': ('bsq', 6, {}),

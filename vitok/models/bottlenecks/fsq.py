@@ -26,7 +26,7 @@ _MARGIN = 1e-3  # By which tanh reaches beyond the outermost levels.
 class FSQ(discrete.Discrete):
   """See the top of the file.
 
-  Options: `levels` of the channels of a part, each at least 2; `product`
+  Options: `levels` of the channels of a part, each at least 3; `product`
   parts, so c = product * len(levels).
   """
   reads = (*discrete.Discrete.reads, 'levels')
@@ -34,9 +34,9 @@ class FSQ(discrete.Discrete):
   @classmethod
   def check(cls, channels, options):
     levels, product = options['levels'], options['product']
-    if not levels or min(levels) < 2:
+    if not levels or min(levels) < 3:  # Of two the bound is flat: see LFQ.
       raise errors.InputError(_KEY, levels, 'is no number of levels for each '
-                              'channel, 2 at least', (8, 5, 5, 5))
+                              'channel, 3 at least', (8, 5, 5, 5))
     if product * len(levels) != channels:
       raise errors.InputError(
           _KEY, levels, f'makes {product * len(levels)} channels in {product} '
