@@ -51,7 +51,7 @@ FIELDS = dict(
             # Share of an even one below which an entry is replaced; 0: never.
             restart=0.1,
             levels=(),  # Of 'fsq', of the channels of a part: (8, 5, 5, 5).
-            temperature=1.0,  # Inverse, of soft codes of 'lfq' and 'bsq'.
+            temperature=10.0,  # Inverse, of soft codes; QLIP's is 1.
             gammas=(1.0, 1.0),  # Of a token's entropy, and their mean's.
         ),
         latents=0,  # 1-D tokens that are the code; 0: as the name says.
@@ -70,7 +70,7 @@ FIELDS = dict(
         kl_weight=1e-3,
         kl_reduction='mean',  # 'sum': a constant price per nat.
         # Of discrete codes, each where the bottleneck has such a loss.
-        commitment_weight=0.25,
+        commitment_weight=0.01,  # Of squared distances; QLIP's is .001.
         codebook_weight=1.0,
         entropy_weight=0.1,
         ssim_weight=0.0,  # Of 1 - SSIM.

@@ -252,6 +252,25 @@ def test_losses_of_bits_weigh_the_two_entropies_by_gammas_over_tau():
       jnp.square(x - jnp.sign(x)).sum(-1).mean(1), rtol=1e-5)
 
 
+@pytest.mark.parametrize('name', ['lfq', 'bsq'])
+@pytest.mark.parametrize('temperature', [1.0, 100.0])
+def test_bits_that_are_certain_have_finite_losses_and_gradients(
+    name, temperature):
+  module, variables = build(name, 4, dict(temperature=temperature))
+  for scale in (0.0, 1e-9, 1.0, 1e4):
+    x = scale * jnp.ones((2, 3, 4))  # All codes but one have no probability.
+    value, gradient = jax.value_and_grad(lambda x: sum(
+        loss.mean() for loss in module.apply(variables, x).losses.values()))(x)
+    assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+def test_a_small_entropy_is_exact():
+  for logit in (-25.0, -9.0, 0.0, 3.0, 12.0):
+    p = special.expit(np.array([logit, -logit]))
+    assert float(binary._entropy(jnp.float32(logit))) == pytest.approx(
+        -(p * np.log(p)).sum(), rel=1e-5)
+
+
 def trained(module, variables, *batches):
   """Variables after training steps without gradients."""
   step = jax.jit(lambda variables, x: variables | module.apply(

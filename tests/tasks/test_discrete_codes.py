@@ -51,7 +51,7 @@ def test_a_run_logs_the_losses_and_the_use_of_its_codes(trained):
   assert names <= line.keys()
   loss = line['l2'] + sum(
       weight * line.get(name, 0) for name, weight in (
-          ('commitment', 0.25), ('codebook', 1.0), ('entropy', 0.1)))
+          ('commitment', 0.01), ('codebook', 1.0), ('entropy', 0.1)))
   assert line['loss'] == pytest.approx(loss, rel=1e-5)
   model = json.loads((workdir / 'model.json').read_text())
   bits = {'vq': 4 * 4, 'trained_vq': 4, 'bsq_36': 36}[kind]

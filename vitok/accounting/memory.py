@@ -94,6 +94,9 @@ def activations(spec: Spec, remat: str = 'none', dtype: str = 'float32',
                 + gradients * 3 * tower.hidden(spec.mlp) // tensor
                 + gradients * (9 if remat == 'full' else 0) * tower.width
                 for tower in spec.towers.values())
+  if spec.codebook:  # The distances of all tokens, between the towers.
+    _, parts, entries, _ = spec.codebook
+    working = max(working, 4 * spec.tokens * parts * entries)
   return stored + working + spec.patches * 4 * spec.size.patch_dim
 
 

@@ -222,7 +222,7 @@ def _pairs(sweep, data, images):
   for label, group in groups.items():
     row = group.rows[0]
     null = nulls.get((row['tubelet'], row['patch'], row['channels']))
-    if null is None:
+    if null is None or row['stated_bits']:
       continue
     null_N, group_N = null['psnr_per_image'], images[row['unit']]['group']
     null_R = bootstrap.widen(
@@ -233,9 +233,11 @@ def _pairs(sweep, data, images):
                 null_R)
   by_size = {}
   for label, group in groups.items():
-    by_size.setdefault(group.rows[0]['code_floats'], []).append(label)
-  for floats in sorted(by_size):
-    labels = sorted(by_size[floats], key=lambda label: _order(groups[label]))
+    row = group.rows[0]
+    size = (bool(row['stated_bits']), row['stated_bits'] or row['code_floats'])
+    by_size.setdefault(size, []).append(label)
+  for size in sorted(by_size):
+    labels = sorted(by_size[size], key=lambda label: _order(groups[label]))
     for a, b in zip(labels[1:], labels[:-1], strict=True):
       yield _pair('size', a, b, groups[a], per_image(groups[a]),
                   per_image(groups[b]), groups[b].y_RxU.mean(1))

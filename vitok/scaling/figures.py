@@ -23,11 +23,13 @@ _CODE = 'code_floats'
 
 
 _SERIES = {'patch': 'patch {}', 'cell': 'tubelet {}', 'budget': '{} FLOP',
-           _CODE: 'E {}'}
+           _CODE: 'E {}', 'kind': '{}'}
 
 
 def series_of(x: str, rows: Sequence[dict]) -> str:
   """The column that tells the series of a figure over x apart, '' for one."""
+  if any(row.get('kind') for row in rows):
+    return 'kind'
   if x in (_CODE, 'tokens', 'channels'):
     tubelets = {row['tubelet'] for row in rows if row['tubelet']}
     return 'patch' if len(tubelets) < 2 else 'cell'
@@ -41,7 +43,8 @@ def series_name(by: str, value) -> str:
   """What a legend calls a series."""
   if not by:
     return 'units of the law'
-  return _SERIES[by].format(value if by == 'cell' else style.si(value))
+  return _SERIES[by].format(value if isinstance(value, str)
+                            else style.si(value))
 
 
 @style.styled
@@ -282,6 +285,7 @@ def _null_levels(axes, rows, column, units):
   Of the downsampled images, the largest that has no more floats than a code.
   One so far off that units would lie on a line beside it is told in the legend.
   """
+  units = [row for row in units if row['pca_psnr'] is not None]
   codes = {(row['patch'], row['channels']) for row in units}
   chosen = [('patch PCA', '--', row) for row in rows if row['model'] == 'pca'
             and (row['patch'], row['channels']) in codes]

@@ -43,6 +43,7 @@ NAMES = {  # Axis labels with units.
     'indifference': 'weight of LPIPS: 1 all, 2 half, 4 none',
     'latent': 'code: 1 patches, 2 latent tokens',
     'cut': 'code: 1 whole, 2 cut in training',
+    'code_bits': 'code size (bits; of floats, as they are coded)',
     'train_flops': 'training FLOPs', 'learning_rate': 'peak learning rate',
 }
 
@@ -79,7 +80,7 @@ def size_axis(axes: Axes, column: str, values) -> None:
   """
   values = sorted(set(map(float, values)))
   span = np.log2(values[-1] / values[0])
-  whole = column in ('code_floats', 'tokens', 'channels', 'bits')
+  whole = column in ('code_floats', 'tokens', 'channels', 'bits', 'code_bits')
   if whole:
     first, last = np.log2(values[0]) + 0.01, np.log2(values[-1]) - 0.01
     step = 1 + int(span) // 7

@@ -50,6 +50,8 @@ COLUMNS = {
     'absent': 'numbers that could not be measured',
     'kl_bits': 'KL of the code in bits, mean over images',
     'coded_bits': 'entropy-coded means that lose at most 0.1 dB',
+    'stated_bits': 'log2 of how many codes there are, of a discrete one',
+    'code_bits': 'these, or the coded bits of a code of floats',
     'pca_psnr': 'dB, of patch PCA with the same patch and floats',
     'pca_lpips': '', 'pca_rkid': '',
     'below_pca': 'mean of its seeds below it: limited by optimisation',
@@ -152,9 +154,10 @@ def _row(run, price, pca):
   for bucket, value in seconds.items():
     row[f'seconds_{bucket}'] = value
   patches = _size(run.config).patches(row['frames'], row['resolution'])
+  row['code_bits'] = row['stated_bits'] or row['coded_bits']
   null = pca.get((row['tubelet'], row['patch'],
                   row['code_floats'] // patches))
-  if null is not None:
+  if null is not None and not row['stated_bits']:  # As many floats are more.
     row |= {f'pca_{name}': null.get(name) for name in ('psnr', 'lpips', 'rkid')}
   return row
 
@@ -185,6 +188,7 @@ def _of_model(run):
       width=min(size.encoder.width, size.decoder.width),
       tokens=model['tokens'],
       code_floats=model['code_floats'],
+      stated_bits=model.get('code_bits'),
       pixels_per_float=model['pixels_per_float'],
       parameters=counts['total'],
       **{f'{part}_parameters': counts[part]

@@ -131,7 +131,8 @@ def smallest_effects(experiment: Experiment, configs, described) -> dict:
   """{claim: smallest effect that its units can detect, or None}.
 
   In the claim's own unit, with the seed sd and the power it assumes. `None`:
-  the design does not carry the claim's regression, or it has no such number.
+  the design does not carry the claim's regression, or it has no such number, or
+  it is over what only a run measures (the bits of a code of floats).
   """
   units = [runs.Run(unit.name, None, unit.overrides,
                     {'role': 'law', 'configuration': unit.name} | unit.factors,
@@ -146,8 +147,10 @@ def smallest_effects(experiment: Experiment, configs, described) -> dict:
         row for row in rows
         if (row['role'] == 'law' or row.get('arm') in claim.arms)
         and all(row.get(key) == value for key, value in claim.where.items())]
-    effects[claim.name] = (
-        estimates.smallest_effect(claim, mine) if mine else None)
+    known = all(row.get(column) is not None
+                for row in mine for column in claim.terms)
+    effects[claim.name] = (estimates.smallest_effect(claim, mine)
+                           if mine and known else None)
   return effects
 
 

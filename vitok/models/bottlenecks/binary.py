@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from vitok.models.bottlenecks import discrete
 
 _TINY = 1e-12  # Square of the shortest vector that has a direction.
+_LEAST = 1e-30  # Probability of a code that still has a logarithm.
 
 
 class LFQ(discrete.Discrete):
@@ -92,8 +93,9 @@ class BSQ(LFQ):
 
 
 def _entropy(logit):
-  """Of a bit with p(1) = sigmoid(logit), nats."""
-  return jax.nn.softplus(logit) - logit * jax.nn.sigmoid(logit)
+  """Of a bit with p(1) = sigmoid(logit), nats; exact also where it is small."""
+  size = jnp.abs(logit)
+  return jax.nn.softplus(-size) + size * jax.nn.sigmoid(-size)
 
 
 def codebook_entropy(p_BxLxPxd: jax.Array) -> jax.Array:
@@ -111,7 +113,9 @@ def codebook_entropy(p_BxLxPxd: jax.Array) -> jax.Array:
                                        p_NxPxd[..., half:]))
   mean = jnp.einsum('npa,npb->pab', first, second,
                     precision=jax.lax.Precision.HIGHEST) / len(p_NxPxd)
-  return jax.scipy.special.entr(mean).sum()
+  # The slope of entr(0) is infinite, and codes that no token comes near have
+  # a mean of 0.
+  return -(mean * jnp.log(jnp.maximum(mean, _LEAST))).sum()
 
 
 def _joint(p_NxPxd):

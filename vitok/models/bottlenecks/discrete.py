@@ -47,16 +47,17 @@ class Discrete(base.Bottleneck):
     nearest   ids_BxLxP of (B, L, P, d) at a stage.
     lookup    (B, L, P, d) of ids_BxLxP at a stage.
 
-  and may define `penalties`, `start`, `observe` and `slope`.
+  and may define `penalties`, `start`, `observe`, `slope` and `commits`.
 
-  Losses: 'commitment', the squared distance of u, stage by stage, from its
-  code, over all channels of a token; a mean over tokens.
+  Losses: where a kind `commits`, 'commitment', the squared distance of u, stage
+  by stage, from its code, over all channels of a token; a mean over tokens.
   Stats: 'usage', the share of codes that are used, and 'code_entropy', the
   bits a token would take by the shares of its codes, integer by integer.
   """
   reads = ('product', 'residual', 'decay')
   additive = False  # Shares are those of the whole batch.
   slope = 1.0
+  commits = True
 
   @classmethod
   def radix(cls, channels: int, options: Mapping[str, Any]) -> int:
@@ -139,7 +140,8 @@ class Discrete(base.Bottleneck):
       ids_BxLxP = self.nearest(stop(rest), stage)
       q_BxLxPxd = self.lookup(ids_BxLxP, stage)
       more, told = self.penalties(rest, q_BxLxPxd, stage)
-      more['commitment'] = of_example(jnp.square(rest - stop(q_BxLxPxd)))
+      if self.commits:
+        more['commitment'] = of_example(jnp.square(rest - stop(q_BxLxPxd)))
       losses = {name: losses.get(name, 0) + more[name] for name in more}
       stats = {name: stats.get(name, 0) + told[name] for name in told}
       if moves:

@@ -2,8 +2,7 @@
 
 Channel i of a part takes `levels[i]` evenly spaced values in [-1, 1], an even
 number of them without the topmost, after a tanh that bounds it. There is no
-codebook and nothing to collapse, so the only loss is a commitment that nothing
-asks for (its weight should be 0).
+codebook and nothing to collapse, so no loss either.
 
 The integer of a part counts the first channel fastest. A further stage has the
 grid of the first, shrunk to the cell that was left over: by levels - 1.
@@ -30,6 +29,7 @@ class FSQ(discrete.Discrete):
   parts, so c = product * len(levels).
   """
   reads = (*discrete.Discrete.reads, 'levels')
+  commits = False
 
   @classmethod
   def check(cls, channels, options):
