@@ -64,19 +64,22 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
     return None
   paper = published.panel(x, y, video=any(
       (row['frames'] or 1) > 1 for row in data.rows))
-  figure = Figure(figsize=(10.5 if paper else 7.5, 5.8))
+  lawful = fitted.fit is not None
+  figure = Figure(figsize=(10.5 if paper else 7.5, 5.8 if lawful else 4.8))
   grid = figure.add_gridspec(
-      2, 2 if paper else 1, height_ratios=(4, 1),
+      1 + lawful, 2 if paper else 1,
+      height_ratios=(4, 1) if lawful else (1,),
       **(dict(width_ratios=(1.65, 1)) if paper else {}))
-  main = figure.add_subplot(grid[0, 0])
-  strip = figure.add_subplot(grid[1, 0], sharex=main)
+  main = lowest = figure.add_subplot(grid[0, 0])
   _law_line(main, fitted, y, data.where(role='law').rows or data.rows)
   _units(main, data, x, y)
   _nulls(main, analysis, x, y)
-  _residuals(strip, data, fitted, x, y)
+  if lawful:
+    lowest = figure.add_subplot(grid[1, 0], sharex=main)
+    main.tick_params(labelbottom=False)
+    _residuals(lowest, data, fitted, x, y)
   _no_effect(main, analysis, fitted, y)
-  style.size_axis(strip, x, [row[x] for row in data.rows])
-  main.tick_params(labelbottom=False)
+  style.size_axis(lowest, x, [row[x] for row in data.rows])
   if x == _CODE:
     _pixels_per_float(main, data.rows)
   main.set_ylabel(RESPONSES[y].name)
@@ -222,9 +225,6 @@ def _residuals(axes, data, fitted, x, y):
   axes.axhline(0, color=INK, linewidth=1)
   axes.set_ylabel('residual\n(dB)' if y == 'psnr' else 'residual\n(log2)'
                   if RESPONSES[y].log2 else 'residual')
-  if fitted.fit is None:
-    axes.set_title('no law was fitted', fontsize=8, fontweight='normal')
-    return
   law_ = data.where(role='law')
   by = series_of(x, data.rows)
   values = [row[by] if by else None for row in law_.rows]
