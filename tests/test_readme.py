@@ -21,7 +21,7 @@ from tests import runs
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = 'tests/sweeps/tiny.py'
 SMALLER = {
-    'S-B/16': 'A-A/1x8x4', 'S-L/16': 'A-A/1x8x4',
+    'S-B/1x16x18': 'A-A/1x8x18', 'S-B/16': 'A-A/1x8x4', 'S-L/16': 'A-A/1x8x4',
     'tfds:imagenet2012': 'photographs', 'validation': 'test',
     'array_record:data/cifar10': 'photographs',
     # The photographs have no classes, and so no guidance.
