@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from tests import runs
+from vitok import inspect
 
 ROOT = pathlib.Path(__file__).parents[1]
 TINY = 'tests/sweeps/tiny.py'
@@ -65,6 +66,7 @@ def test_readme_names_each_command_line():
 def test_the_commands_of_readme_run_in_its_order(
     tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(inspect.rate, '__defaults__', (0.2,))  # Seconds.
   for name in ('configs', 'experiments', 'tests'):
     (tmp_path / name).symlink_to(ROOT / name)
   pixels = np.random.default_rng(0).integers(0, 255, (40, 30, 3), np.uint8)
