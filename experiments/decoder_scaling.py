@@ -23,7 +23,7 @@ rate that is wrong by a factor of two. Beyond `:cpu` two seeds of a DiT (arm
 the slope of log2 gFID is within 0.1 per doubling. Their steps and rate are
 those of `generation_scaling`, which probes them. `:cpu20` is `:cpu` with LPIPS
 and the kernel distance of Inception features (rKID) where their networks have
-been fetched.
+been fetched: half an hour.
 """
 
 from vitok import sizes, sweeps

@@ -71,14 +71,15 @@ def law(analysis: Analysis, x: str, y: str = 'psnr') -> Figure | None:
       height_ratios=(4, 1) if lawful else (1,),
       **(dict(width_ratios=(1.65, 1)) if paper else {}))
   main = lowest = figure.add_subplot(grid[0, 0])
-  _law_line(main, fitted, y, data.where(role='law').rows or data.rows)
+  rows = data.where(role='law').rows or data.rows
+  _law_line(main, fitted, y, rows)
   _units(main, data, x, y)
   _nulls(main, analysis, x, y)
   if lawful:
     lowest = figure.add_subplot(grid[1, 0], sharex=main)
     main.tick_params(labelbottom=False)
     _residuals(lowest, data, fitted, x, y)
-  _no_effect(main, analysis, fitted, y)
+  _no_effect(main, analysis, fitted, y, rows)
   style.size_axis(lowest, x, [row[x] for row in data.rows])
   if x == _CODE:
     _pixels_per_float(main, data.rows)
@@ -194,9 +195,7 @@ def _law_line(axes, fitted, y, rows):
   label = (f'law: {slope:+.3g}{unit} per doubling [{low:.3g}, {high:.3g}], '
            f'R² {fit.r2:.3f}' + ''.join(
                f' with {term}' for term in fit.terms[1:]))
-  held = {tuple(row[term] for term in fit.terms[1:]): row for row in rows}
-  for row in held.values():  # One line for each value of what is adjusted.
-    shift = fit.predict([row])[0] - fit.line(np.array([row[fitted.x]]))[0][0]
+  for shift in _shifts(fit, rows):
     axes.fill_between(x, *_value(y, band + shift), color=INK, alpha=0.15,
                       linewidth=0)
     axes.plot(wide, _value(y, fit.line(wide)[0] + shift), ':', color=INK,
@@ -205,8 +204,15 @@ def _law_line(axes, fitted, y, rows):
     label = None
 
 
-def _no_effect(axes, analysis, fitted, y):
-  """The wedge of slopes that a claim of no effect allows."""
+def _shifts(fit, rows):
+  """What each value of the terms that are adjusted for adds to the line."""
+  held = {tuple(row[term] for term in fit.terms[1:]): row for row in rows}
+  return [fit.predict([row])[0] - fit.line(np.array([row[fit.terms[0]]]))[0][0]
+          for row in held.values()]
+
+
+def _no_effect(axes, analysis, fitted, y, rows):
+  """The wedges of slopes that a claim of no effect allows."""
   for verdict in analysis.verdicts:
     claim = verdict.claim
     if (claim.rule, claim.x, claim.y) != ('no_slope', (fitted.x,), y) or (
@@ -215,9 +221,12 @@ def _no_effect(axes, analysis, fitted, y):
     x = np.geomspace(*fitted.fit.range, 40)
     rise = claim.margin * np.abs(np.log2(x) - fitted.fit.centre[0])
     middle = fitted.fit.coefficients[0]
-    axes.fill_between(x, *_value(y, [middle - rise, middle + rise]),
-                      color='#009e73', alpha=0.13, linewidth=0, label=(
-                          f'claimed: within ±{claim.margin:g} per doubling'))
+    label = f'claimed: within ±{claim.margin:g} per doubling'
+    for shift in _shifts(fitted.fit, rows):
+      axes.fill_between(
+          x, *_value(y, [middle + shift - rise, middle + shift + rise]),
+          color='#009e73', alpha=0.13, linewidth=0, label=label)
+      label = None
 
 
 def _residuals(axes, data, fitted, x, y):
