@@ -30,7 +30,7 @@ CONFIG = 'configs/vitok.py'
 # over the cost of a step; rate: the peak at the smallest width.
 PRESETS = {
     'cpu': dict(
-        budgets=(2e11, 6e11, 1.8e12), channels=(4, 8), patch=4,
+        budgets=(2e11, 6e11, 1.8e12), channels=(1, 2), patch=4,
         widths=(16, 24, 32, 48, 64, 96), depths=((1, 2),), head=8, sizes=6,
         steps=(60, 6000), rate=1e-2, multiples=(0.4, 2.5)),
     'gpu1': dict(
