@@ -48,7 +48,8 @@ TWO_CORES = dict(
 
 # Rows of a grid: towers of the encoder and decoder, patch, channels, the peak
 # learning rate of those towers, and how their layers are computed: remat where
-# a step would not fit 80 GB a device.
+# a step would not fit 80 GB a device. between: trained longer beside the ends,
+# which have two values of E alone, too few to tell whether a law is straight.
 PRESETS = {
     'cpu': dict(TWO_CORES, arms={}),
     'cpu20': dict(
@@ -58,6 +59,7 @@ PRESETS = {
               ('S-B', 8, (4, 8, 16, 32, 64), 4e-4, {}),
               ('S-B', 4, (1, 2, 4, 8, 16), 4e-4, REMAT)),
         repeated=('p16c16', 'p16c256', 'p8c16', 'p4c1', 'p4c16'),
+        between=('p16c32', 'p8c16', 'p4c8'),
         multiples=(0.5, 2.0), arms={'per_nat': 'all', 'narrow': 'p16'},
         equal_price=1024),
     # The p = 32 towers are wide and shallow: 768 numbers a token would not
@@ -68,6 +70,7 @@ PRESETS = {
               ('S-B', 16, (4, 8, 16, 32, 64), 4e-4, {}),
               ('S-B', 8, (1, 2, 4, 8, 16), 4e-4, REMAT)),
         repeated=('p32c16', 'p32c256', 'p16c16', 'p8c1', 'p8c16'),
+        between=('p32c32', 'p16c16', 'p8c8'),
         multiples=(0.5, 2.0), arms={'per_nat': 'ends', 'narrow': 'p32',
                                     'float32': ('p16c16',)},
         equal_price=4096),
@@ -158,7 +161,7 @@ def units(preset):
                for patch in ('p16', 'p32')}}
   yield from sweeps.expand(
       points, seeds={name: 2 for name in numbers['repeated']},
-      longer=numbers.get('longer', ends), tuned=numbers.get('tuned', ends),
-      multiples=numbers['multiples'],
+      longer=numbers.get('longer', {*ends, *numbers.get('between', ())}),
+      tuned=numbers.get('tuned', ends), multiples=numbers['multiples'],
       arms={arm: (changes[arm], chosen.get(which, which))
             for arm, which in arms.items()})
