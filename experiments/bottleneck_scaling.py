@@ -24,7 +24,8 @@ do not pay for them). Arm `per_nat`, beyond `:cpu`: squared errors summed plus a
 constant price for each nat of the code, since the paper's mean over tokens and
 channels makes a nat cheaper the larger the code. `:cpu20` is `:cpu` with that
 arm, and with LPIPS and the kernel distance of Inception features (rKID) where
-their networks have been fetched: twenty minutes. Arm `float32`, in `:gpu` and
+their networks have been fetched: twenty minutes. `:paper` alone trains with the
+paper's LPIPS as well, the others on pixels. Arm `float32`, in `:gpu` and
 `:paper`: what bfloat16 costs. (The paper's 512 pixels are a sweep of their own,
 `--config.data.resolution=512`: numbers of other images are not compared.)
 """

@@ -41,6 +41,8 @@ CONFIG = 'configs/vitok.py'
 # 3 gives the paper's 8.
 UCF = {'data.sources': ('tfds:ucf101',), 'data.stride': 3,
        'evaluation.split': 'test',
+       # Networks see all frames of a batch at once, null models' on one device.
+       'evaluation.batch_size': 16,
        'evaluation.numbers': ('lpips', 'rfid_frame', 'rfvd')}
 FLAT = {'model.scan': False}  # For two blocks a loop costs more than it saves.
 REMAT = {'model.remat': 'full'}

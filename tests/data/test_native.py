@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 
+from vitok import config as config_lib
+from vitok import data
 from vitok.data import native
 
 
@@ -15,6 +17,16 @@ from vitok.data import native
 def test_sizes_keep_the_aspect_within_the_tokens_and_enlarge_nothing(
     height, width, expected):
   assert native.Native(16, 8).size(height, width) == expected
+
+
+def test_other_patches_make_other_data_to_evaluate_on():
+  def of(crop, patch):
+    made = config_lib.override(config_lib.default(), {
+        'model.name': f'A-A/1x{patch}x4', 'data.resolution': 32,
+        'evaluation.crop': crop})
+    return data.fingerprint(made, 'evaluation')
+  assert of('native', 8) == of('native', 8) != of('native', 16)
+  assert of('center', 8) == of('center', 16)  # Squares are the same.
 
 
 def test_any_size_has_whole_patches_and_at_most_the_tokens():

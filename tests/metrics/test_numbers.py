@@ -32,9 +32,10 @@ def test_networks_are_those_that_can_be_fetched():
       weights.NAMES)
 
 
-def test_reconstructions_are_compared_with_their_originals_unless_asked():
+def test_reconstructions_are_compared_with_their_originals_alone():
   assert _define('rfid').reference == 'originals'
-  assert _define('rfid', reference='0123456789ab').reference == '0123456789ab'
+  with pytest.raises(ValueError, match='reference'):
+    _define('rfid', reference='0123456789ab')
 
 
 def test_released_variants_are_never_equal_to_the_standard_number():

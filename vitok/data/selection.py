@@ -82,6 +82,9 @@ def fingerprint(config: Any, part: str = 'all') -> str:
     parts += [examples.fingerprint, evaluated(examples, config)]
     if config.data.frames > 1:  # Other clips of a video are other data.
       parts.append(_clips(config, config.evaluation.clips))
+    own_size = _native(config, config.evaluation.crop)
+    if own_size is not None:  # Patch and tokens say how large an image becomes.
+      parts.append(own_size)
   return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -44,7 +44,7 @@ POOLED_BATCH = 64
 _POOLED = (f'MSE pooled over {POOLED_BATCH} consecutive examples, its PSNR, '
            'mean over such batches')
 
-ORIGINALS = 'originals'  # The examples themselves, unless others are asked for.
+ORIGINALS = 'originals'  # The examples themselves.
 _GIVEN = 'given'  # Some set, whose protocol's id must be given.
 NUMBERS = {  # name: (rule, network, reference).
     'lpips': (_LPIPS, 'lpips_vgg16', ORIGINALS),
@@ -82,9 +82,6 @@ _OF_ANY = ('lpips', 'lpips_alex', 'released_psnr')  # The others are of images.
 # Least pixels and frames that a network takes, where it does not resize.
 LEAST = {'lpips_vgg16': (16, 1), 'lpips_alexnet': (31, 1), 'i3d': (1, 9)}
 
-# These are of two sets; the others take each image with its own original.
-_MAY_DIFFER = ('rfid', 'rfid_frame', 'rfvd', 'released_rfid')
-
 
 def define(name: str, weights: str = '', reference: str = '') -> Definition:
   """The definition of a number.
@@ -92,9 +89,8 @@ def define(name: str, weights: str = '', reference: str = '') -> Definition:
   Args:
     name: key of `NUMBERS`.
     weights: SHA-256 of the network's weights, of all files if there are two.
-    reference: id of the reference's protocol. Distances of samples need one,
-      those of reconstructions are from their own originals unless one is
-      given, which only Frechet distances of two sets may be.
+    reference: id of the reference's protocol, for distances of samples; those
+      of reconstructions are from their own originals.
 
   Raises:
     InputError: no such number.
@@ -104,8 +100,7 @@ def define(name: str, weights: str = '', reference: str = '') -> Definition:
   rule, network, usual = NUMBERS[name]
   if bool(network) != bool(weights):
     raise ValueError(f'{name} is of network {network!r}, weights {weights!r}')
-  if bool(reference) != (usual == _GIVEN) and not (
-      reference and name in _MAY_DIFFER):
+  if bool(reference) != (usual == _GIVEN):
     raise ValueError(f'{name} with reference {reference!r}')
   return Definition(rule, network, weights, NETWORKS[network],
                     reference or usual)

@@ -51,7 +51,7 @@ is edited by hand. Fields of a claim (those without a default must be given):
   flagged     largest share of units below their own PCA before the claim is
               not testable here: 0.5.
   seed_sd     y's sd between seeds that `smallest_effect` assumes before a run:
-              0.06; power: 0.8.
+              the response's `tie`, .06 dB; power: 0.8.
   convergence {'ratio': 3, 'relative': 0.15, 'absolute': 0 for the rules ABOVE,
               else half of `margin`}: through units that were also trained
               `ratio` times as long, what the rule compares with `margin` may
@@ -187,7 +187,7 @@ class Claim:
   distinct: int = 3
   groups: int = 8
   flagged: float = 0.5
-  seed_sd: float = 0.06
+  seed_sd: float | None = None
   seed_df: int = 3
   power: float = 0.8
   convergence: Mapping = dataclasses.field(
@@ -306,9 +306,11 @@ def _one(key, given):
   if values['convergence']['absolute'] is None:
     values['convergence']['absolute'] = (
         0.0 if given['rule'] in ABOVE else given['margin'] / 2)
+  response = RESPONSES.get(values.get('y', 'psnr'))
   if values['rates']['tie'] is None:
-    response = RESPONSES.get(values.get('y', 'psnr'))
     values['rates']['tie'] = response and response.tie
+  if values.get('seed_sd') is None:
+    values['seed_sd'] = response and response.tie
   # Two points fix a line and three barely test one.
   least = max(_LEAST.get(given['rule'], 3),
               4 if set(_over(given['rule'], values['x'])) & set(CODE_COLUMNS)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 from etils import epath
 
 from vitok import config as config_lib
-from vitok import errors, files, tasks
+from vitok import errors, files, sizes, tasks
 from vitok.accounting import devices as devices_lib
 from vitok.data import codes
 from vitok.scaling import estimates, iso, runs, table
+from vitok.scaling.responses import RESPONSES
 from vitok.sweeps import text
 from vitok.sweeps.experiment import Experiment
 
@@ -42,9 +43,10 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     [{'unit', 'role', 'model', 'parameters', 'train_flops',
     'bytes_per_device', 'hours'}], 'total': {'train_flops',
     'bytes_per_device' (the largest), 'hours'}, 'smallest_effects': {claim:
-    number or None}}. Hours are with the networks of losses, and with a
-    generator's tokenizer where it encodes in the step, which FLOPs are not;
-    None on an accelerator of unknown peak.
+    number or None}, 'effect_units': {claim: unit of its response}}. Hours are
+    with the networks of losses, and with a generator's tokenizer where it
+    encodes in the step, which FLOPs are not; None on an accelerator of unknown
+    peak.
 
   Raises:
     InputError: an unknown device, a config without a price, or as
@@ -73,7 +75,8 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
     rows.append(dict(
         unit=unit.name, role=unit.factors.get('role', 'law'),
         model=(cost['name'] if config.task == 'generation'
-               else config.model.name), parameters=cost['parameters']['total'],
+               else sizes.name(sizes.from_config(config.model))),
+        parameters=cost['parameters']['total'],
         train_flops=flops, bytes_per_device=cost['memory']['total'],
         hours=one and devices_lib.hours(work, one, efficiency,
                                         config.model.dtype, count)))
@@ -90,7 +93,9 @@ def price(experiment: Experiment, *, device: str = 'local', count: int = 0,
           train_flops=sum(row['train_flops'] for row in rows),
           bytes_per_device=max(row['bytes_per_device'] for row in rows),
           hours=None if None in hours else sum(hours)),
-      smallest_effects=smallest_effects(experiment, configs, described))
+      smallest_effects=smallest_effects(experiment, configs, described),
+      effect_units={claim.name: RESPONSES[claim.y].unit
+                    for claim in experiment.claims})
 
 
 def check_budgets(experiment: Experiment) -> None:
@@ -208,9 +213,10 @@ def show(value: dict) -> str:
           ', whose peak is not known' if peak is None else
           f' ({text.amount(peak, "FLOP/s")} peak) at '
           f'{value["efficiency"]:.0%} of it'), '',
-      'smallest effect that the design can detect, dB per doubling:']
-  lines += [f'  {name}: ' + ('-' if effect is None or math.isnan(effect)
-                             else f'{effect:.3f}')
+      'smallest effect that the design can detect, per doubling:']
+  lines += [f'  {name}: ' + (
+      '-' if effect is None or math.isnan(effect)
+      else f'{effect:.3g} {value["effect_units"][name]}')
             for name, effect in value['smallest_effects'].items()]
   return '\n'.join(lines)
 

@@ -6,7 +6,8 @@ are the peak itself, not scaled by the batch, since each is chosen for its
 towers.
 """
 
-_EVERYWHERE = {'optimizer.reference_batch': 0, 'optimizer.warmup': 0.1}
+_EVERYWHERE = {'optimizer.reference_batch': 0, 'optimizer.warmup': 0.1,
+               'optimizer.min_learning_rate': 2.5e-6, 'loss.lpips_weight': 0.0}
 
 # Classes of the data, and so what generators are guided by: they stand here,
 # with the data, that one override replaces them for all units.
@@ -55,12 +56,14 @@ SCALES = {
         'evaluation.every': 5_000, 'evaluation.batch_size': 512,
         **_ACCELERATOR, **_EVERYWHERE,
     },
-    # The papers' steps and batch; where their data are private, ImageNet.
+    # ViTok's steps, batch, losses and floor of the rate; where its data are
+    # private, ImageNet. (The others compare pixels alone.)
     'paper': {
         'data.sources': ('tfds:imagenet2012',), 'data.resolution': 256,
         'batch_size': 1024, 'total_steps': 100_000,
         'evaluation.every': 20_000, 'evaluation.batch_size': 512,
         **_ACCELERATOR, **_EVERYWHERE,
+        'loss.lpips_weight': 1.0, 'optimizer.min_learning_rate': 1e-5,
     },
 }
 
