@@ -44,7 +44,7 @@ PRESETS = {
     'cpu': dict(
         grid=(('middle', 'A-F', 4, (1, 2, 3, 4, 6, 8), 4.6e-3, FLAT),),
         larger={'dit.depth': 4},
-        repeated=('c1', 'c3', 'c8'), longer=(), tuned=()),
+        repeated=(), longer=(), tuned=()),
     'gpu1': dict(
         grid=(('coarse', 'S-B', 16, (16, 32, 64, 128, 256), 4e-4, {}),
               ('middle', 'S-B', 8, (4, 8, 16, 32, 64), 4e-4, {}),
