@@ -125,6 +125,8 @@ def _describe(args):
         devices=args.devices)
   except errors.InputError as error:
     key = error.key.replace('config.model.', '--')
+    if '.quantizer.' in error.key:  # It has no flags of its own here.
+      key = f'--config=FILE --{error.key}'
     raise errors.InputError(_FLAGS.get(key, key), error.value, error.reason,
                             error.nearest) from error
 

@@ -209,8 +209,8 @@ class Tokenizer:
 
   def _z(self, code):
     """(B, L, c) of z, or of integers, which are checked."""
-    code = np.asarray(code)
-    if not np.issubdtype(code.dtype, np.integer):
+    code = code if isinstance(code, jax.Array) else np.asarray(code)
+    if not jnp.issubdtype(code.dtype, jnp.integer):
       return jnp.asarray(code)
     if not self.radices:
       raise errors.InputError('code', str(code.dtype), 'are integers, and '

@@ -25,9 +25,9 @@ def lowered(name, resolution, *, frames=1, batch=1, train=False, scan=False,
     The lowered reconstruction, or with `train` loss and gradients; and the
     model's `Spec`.
   """
-  config = config_lib.default().model
-  config.update(name=name, scan=scan)
-  config_lib.override(config, options)
+  config = config_lib.override(config_lib.default(), {
+      f'model.{field}': value for field, value in (
+          options | {'name': name, 'scan': scan}).items()}).model
   model = models.build(config, frames=frames, resolution=resolution)
   image = jax.ShapeDtypeStruct((batch, frames, resolution, resolution, 3),
                                jnp.float32)
@@ -38,15 +38,19 @@ def lowered(name, resolution, *, frames=1, batch=1, train=False, scan=False,
 
   def forward(params, image, keys):
     rest = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), variables)
-    return model.apply({'params': params, **rest}, image, keys, train=train)
+    return model.apply({'params': params, **rest}, image, keys, train=train,
+                       mutable=list(rest))
 
   def loss(params, image, keys):
-    reconstruction, out = forward(params, image, keys)
-    kl = out['code'].losses.get('kl_mean', jnp.zeros(()))
-    return jnp.square(reconstruction - image).mean() + 1e-3 * kl.mean()
+    (reconstruction, out), kept = forward(params, image, keys)
+    losses = {name: value.mean() for name, value in out['code'].losses.items()
+              if name != 'kl_sum'}
+    total = jnp.square(reconstruction - image).mean() + 1e-3 * sum(
+        losses.values())
+    return total, kept
 
-  program = (jax.value_and_grad(loss) if train
-             else lambda *args: forward(*args)[0])
+  program = (jax.value_and_grad(loss, has_aux=True) if train
+             else lambda *args: forward(*args)[0][0])
   return (jax.jit(program).lower(params, image, keys),
           spec_of(config, frames, resolution))
 

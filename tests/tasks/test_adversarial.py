@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from tests import runs, tiny_run
-from vitok import errors, validation
-from vitok.tasks import adversarial
+from vitok import errors, tasks, validation
+from vitok.tasks import adversarial, base
+from vitok.training import mesh as mesh_lib
 from vitok.training import preemption, starting, trainer
 from vitok.training import program as program_lib
 from vitok.training import step as step_lib
@@ -269,6 +270,25 @@ def test_cost_tells_the_discriminator_and_spares_the_frozen_encoder():
       x.size for x in jax.tree.leaves(run.state.params['discriminator']))
   assert told['train_step'] == 16 * told['macs'] > 0
   assert not control['losses'] and not control['memory']['losses']
+
+
+def test_a_frozen_codebook_stays_as_it_is_and_its_decoder_accumulates():
+  config = tiny({'model__name': 'A-A/1x8x4', 'model__bottleneck': 'vq',
+                 'model__quantizer__size': 16, 'optimizer__accumulate': 2})
+  task = tasks.build(config)
+  step_lib.check_accumulation(task, 2)
+  params, stats = (mesh_lib.unbox(tree) for tree in jax.jit(task.init)(
+      jax.random.key(0)))
+  state = base.State(step=jnp.int32(0), params=params, opt={}, ema={},
+                     stats=stats)
+  batch = images(0, 4) | {'row': np.arange(4)}
+  result = jax.jit(task.players[0].grad)(
+      state, {}, batch, jax.random.key(1), {})
+  jax.tree.map(np.testing.assert_array_equal, result.stats,
+               stats['autoencoder'])
+  assert all(x.any() for x in jax.tree.leaves(result.grads['bottleneck_up']))
+  parts = task.cost()['flops']['by_part']['train_step']
+  assert parts.pop('total') == sum(parts.values())
 
 
 def test_without_a_source_only_an_evaluation_is_accepted(tmp_path):

@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -94,6 +96,22 @@ def test_integers_are_no_code_of_a_model_of_floats(tmp_path):
   assert tokenizer.radices == ()
   with pytest.raises(errors.InputError, match='integers'):
     tokenizer.decode(np.zeros((1, 4, 1), int))
+
+
+def test_a_decoder_is_compiled_and_differentiated_by_others(tmp_path):
+  tiny_run.make(tmp_path / 'run', model__bottleneck='fsq',
+                model__quantizer__levels=(4, 4, 4, 4))
+  tokenizer = vitok.load(tmp_path / 'run')
+  z = np.zeros((1, 4, 4), np.float32)
+  np.testing.assert_allclose(jax.jit(tokenizer.decode)(z),
+                             tokenizer.decode(z), rtol=1e-4, atol=1e-5)
+  assert jax.grad(lambda z: tokenizer.decode(z).sum())(jnp.array(z)).any()
+
+
+def test_the_gradient_of_fsq_is_a_mean_over_parts_of_a_batch():
+  made = runs.tiny(model__bottleneck='fsq', optimizer__accumulate=2,
+                   model__quantizer__levels=(4, 4, 4, 4))
+  step.check_accumulation(tasks.build(made), 2)
 
 
 @pytest.mark.parametrize('kind', KINDS)

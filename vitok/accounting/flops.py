@@ -55,7 +55,7 @@ def macs(spec: Spec) -> dict[str, int]:
   size = spec.size
   counts = {'bottleneck': spec.tokens * (size.channels * (
       spec.code_projection * size.encoder.width + size.decoder.width)
-      + _search(spec))}
+      + _search(spec) + spec.joint)}
   for part, tower in spec.towers.items():
     counts[part] = (spec.patches * size.patch_dim * tower.width
                     + spec.sequence * sum(_blocks(spec, tower).values()))

@@ -42,6 +42,8 @@ class Spec:
     token_bits: log2 of the codes of a token; None where they are floats.
     codebook: shape of the entries that tokens are compared with, their stages,
       parts, number and channels; () for none. Parameters if `trained`.
+    joint: soft codes of a token, over its parts and stages, whose mean over
+      tokens is a product of two halves of its bits.
     mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm,
       window, keep: as in `config.model`.
   """
@@ -55,6 +57,7 @@ class Spec:
   token_bits: float | None = None
   codebook: tuple[int, ...] = ()
   trained: bool = False
+  joint: int = 0
   block: str = 'sequential'
   layer_scale: float = 0.0
   qk_norm: bool = False

@@ -55,7 +55,8 @@ def unpack(packed: bytes, shape: Sequence[int],
     raise ValueError(f'{len(packed)} bytes where {tokens} tokens of '
                      f'{sum(widths)} bits are {needed}')
   bits = np.unpackbits(np.frombuffer(packed, np.uint8),
-                       count=tokens * sum(widths)).reshape(tokens, -1)
+                       count=tokens * sum(widths)
+                       ).reshape(tokens, sum(widths))
   ends = np.cumsum(widths)
   ids = np.stack([
       bits[:, end - width:end].astype(np.int64)
@@ -85,23 +86,27 @@ def split(numbers: np.ndarray, radices: Sequence[int]) -> np.ndarray:
     ValueError: a number is not below the product of the radices.
   """
   _check_product(radices)
-  rest, digits = np.asarray(numbers).astype(np.uint64), []
+  numbers, digits = np.asarray(numbers), []
+  if not np.issubdtype(numbers.dtype, np.integer):
+    raise ValueError(f'{numbers.dtype} are no integers')
+  rest = numbers.astype(np.uint64)
   for radix in reversed(radices):
     digits.append(rest % np.uint64(radix))
     rest = rest // np.uint64(radix)
   if rest.any():
-    raise ValueError(f'a number is not below {math.prod(radices)}')
+    raise ValueError('a number is not below the product of the radices')
   return np.stack(digits[::-1], -1).astype(np.int32)
 
 
 def _widths(radices):
-  return [max(1, (radix - 1).bit_length()) for radix in radices]
+  return [max(1, (int(radix) - 1).bit_length()) for radix in radices]
 
 
 def _check_product(radices):
-  if math.prod(radices) > 2**64:
-    raise ValueError(f'a token of {math.log2(math.prod(radices)):.1f} bits is '
-                     'no number of 64')
+  product = math.prod(map(int, radices))
+  if product > 2**64:
+    raise ValueError(f'a token of {math.log2(product):.1f} bits is no number '
+                     'of 64')
 
 
 def _checked(ids, radices):

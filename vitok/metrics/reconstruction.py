@@ -103,7 +103,7 @@ def quantised(model: Any, variables: Mapping, batch: Mapping,
 
   Returns:
     'psnr' (B,) and 'symbols' (B, L, c): the multiples as floats, the means
-    themselves at step 0, or always the integer ids (B, L, 1) of a discrete
+    themselves at step 0, or always the integers (B, L, K) of a discrete
     code, which is never rounded.
   """
   image, step = batch['image'], batch['step']

@@ -83,8 +83,9 @@ class Adversarial(reconstruction.Reconstruction):
     self.players = (
         base.Player(base.AUTOENCODER, self._generate,
                     ema_decay=config.ema_decay,
-                    additive=self.players[0].additive and not (
-                        self._plays and options.adaptive)),
+                    additive=not (self._plays and options.adaptive) and (
+                        options.trained == 'decoder'
+                        or self.players[0].additive)),
         base.Player(LATENT, self._observe, additive=True))
     if self._plays:
       self.players += (base.Player(
@@ -135,12 +136,13 @@ class Adversarial(reconstruction.Reconstruction):
     image, mask = batch['image'], batch['mask']
     fixed = FROZEN if self._options.trained == 'decoder' else ()
     rest = {name: params[name] for name in fixed}
+    moving = [] if fixed else list(stats)
 
     def forward(trained):
       (fake, out), new_stats = self.model.apply(
           {'params': trained | rest, **stats}, image,
           keys=base.example_keys(key, batch['row']), train=True,
-          mutable=list(stats))
+          mutable=moving)
       price = base.masked_mean(self._objective.code(out['code']), mask)
       return (fake, price), (out, stats if fixed else new_stats)
 
@@ -275,10 +277,10 @@ class Adversarial(reconstruction.Reconstruction):
     size = sizes.from_config(self._config.model)
     flops, parts = cost['flops'], cost['flops']['by_part']
     up = 2 * cost['tokens'] * size.channels * size.decoder.width
-    spared = (parts['train_step']['encoder'] - parts['forward']['encoder']
-              + 2 * parts['forward']['bottleneck'] - up)
-    parts['train_step']['encoder'] = parts['forward']['encoder']
-    parts['train_step']['bottleneck'] = parts['forward']['bottleneck'] + up
+    kept = {'encoder': parts['forward']['encoder'],
+            'bottleneck': parts['forward']['bottleneck'] + up}
+    spared = sum(parts['train_step'][part] - n for part, n in kept.items())
+    parts['train_step'] |= kept
     parts['train_step']['total'] -= spared
     flops['train_step'] -= spared
 

@@ -36,7 +36,6 @@ from vitok.metrics import image as image_metrics
 from vitok.models import layers
 from vitok.tasks import base
 
-_OF_CODES = ('commitment', 'codebook', 'entropy')  # Of discrete bottlenecks.
 LPIPS = {f'lpips_{network}': network for network in lpips.NETWORKS}
 
 
@@ -123,9 +122,9 @@ class Objective:
     """What the code costs, (B,); zero without a prior or a codebook."""
     losses, loss = code.losses, self._loss
     total = jnp.zeros(len(code.z))
-    for name in _OF_CODES:
-      if name in losses:
-        total += loss[f'{name}_weight'] * losses[name]
+    for name, value in losses.items():
+      if name not in ('kl_sum', 'kl_mean'):  # One of these counts, below.
+        total += loss[f'{name}_weight'] * value
     if 'kl_sum' not in losses:
       return total
     if loss.kl_reduction == 'mean':

@@ -30,6 +30,7 @@ Dimensions: as in `discrete`.
 import jax
 import jax.numpy as jnp
 
+from vitok import errors
 from vitok.models.bottlenecks import discrete
 
 _TINY = 1e-12  # Square of the shortest vector that has a direction.
@@ -46,8 +47,21 @@ class LFQ(discrete.Discrete):
   reads = (*discrete.Discrete.reads, 'temperature', 'gammas')
 
   @classmethod
+  def check(cls, channels, options):
+    gammas = options['gammas']
+    if len(gammas) != 2 or min(gammas) < 0:
+      raise errors.InputError('config.model.quantizer.gammas', gammas, 'is not '
+                              'a weight of each of two entropies', (1.0, 1.0))
+    super().check(channels, options)
+
+  @classmethod
   def radix(cls, channels, options):
     return 2**channels
+
+  @classmethod
+  def arithmetic(cls, channels, options):
+    return super().arithmetic(channels, options) | {
+        'joint': sum(cls.radices(channels, options))}
 
   @property
   def entry(self) -> float:
@@ -78,6 +92,13 @@ class LFQ(discrete.Discrete):
 class BSQ(LFQ):
   """LFQ on the unit sphere of a token's c channels; gradients are those of
   the signs, times 1/sqrt(c)."""
+
+  @classmethod
+  def check(cls, channels, options):
+    if channels < 2:
+      raise errors.InputError('config.model.bottleneck', 'bsq', 'has no '
+                              'gradient on a sphere of 1 channel', 'lfq')
+    super().check(channels, options)
 
   @property
   def entry(self):

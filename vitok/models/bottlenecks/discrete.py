@@ -17,8 +17,9 @@ Gradients are straight-through, once around all stages: dz/du is the constant
 multiply the gradient by their number.)
 
 Collection 'stats' holds 'counts' (K, R): the share of the tokens that each
-code had, over the whole batch and so over all devices, as a moving average. It
-starts even.
+code had, over the whole batch and so over all devices, as a moving sum. Where
+that collection may not change (evaluation, a frozen bottleneck), it stays, and
+the stats are of training.
 
 Dimensions: B batch, L tokens, D width, c channels, P parts, d channels of a
 part, K integers of a token, R radix.
@@ -37,13 +38,15 @@ from vitok.models.bottlenecks import base
 
 MOST = 2**18  # Codes of one integer, whose shares are counted.
 _USED = 0.1  # Of an even share, from which on a code counts as used.
+_STREAM = 1000  # Of an example's key; tasks and models have lower numbers.
 COLLECTION = 'stats'
+_PRODUCT = 'config.model.quantizer.product'
 
 
 class Discrete(base.Bottleneck):
   """See the top of the file. A subclass defines `radix` and these:
 
-    prepare   u_BxLxPxd of projected channels, what stage 1 quantises.
+    prepare   (B, L, P, d) of projected channels (B, L, c), for stage 1.
     nearest   ids_BxLxP of (B, L, P, d) at a stage.
     lookup    (B, L, P, d) of ids_BxLxP at a stage.
 
@@ -66,21 +69,15 @@ class Discrete(base.Bottleneck):
 
   @classmethod
   def check(cls, channels, options):
-    product, key = options['product'], 'config.model.quantizer.product'
-    if product < 1 or channels % product:
-      raise errors.InputError(
-          key, product, f'does not divide the {channels} channels',
-          math.gcd(channels, max(1, product)))
-    if options['residual'] < 1:
-      raise errors.InputError('config.model.quantizer.residual',
-                              options['residual'], 'is below 1', 1)
+    product = options['product']
+    check_parts(channels, options)
     radix = cls.radix(channels // product, options)
     if radix > MOST:
       fitting = next((n for n in range(product, channels + 1)
                       if not channels % n
                       and cls.radix(channels // n, options) <= MOST), None)
       raise errors.InputError(
-          key, product, f'makes integers of {radix} values, and codes are '
+          _PRODUCT, product, f'makes integers of {radix} values, and codes are '
           f'counted up to {MOST}', fitting)
 
   @classmethod
@@ -110,12 +107,8 @@ class Discrete(base.Bottleneck):
     """Prepares variables in training, before a stage is quantised."""
 
   def observe(self, x_BxLxPxd: jax.Array, ids_BxLxP: jax.Array,
-              share_PxR: jax.Array, counts_PxR: jax.Array, stage: int,
-              key: jax.Array | None) -> jax.Array:
-    """The new counts (P, R) of a stage, whose shares in a batch of training
-    are `share_PxR`; updates further variables."""
-    decay = self.options['decay']
-    return decay * counts_PxR + (1 - decay) * share_PxR
+              share_PxR: jax.Array, stage: int, key: jax.Array | None):
+    """Updates variables in training; `share_PxR` is a batch's."""
 
   def parts(self, x_BxLxc: jax.Array) -> jax.Array:
     """(B, L, P, d)."""
@@ -130,11 +123,11 @@ class Discrete(base.Bottleneck):
         self.is_mutable_collection(COLLECTION))
     stop = jax.lax.stop_gradient
     rest, total, ids = u_BxLxPxd, jnp.zeros_like(u_BxLxPxd), []
-    losses, stats = {}, {}
-    stages = jnp.split(counts.value, self.options['residual'])
-    for stage, counts_PxR in enumerate(stages):
+    shares, losses, stats = [], {}, {}
+    for stage in range(self.options['residual']):
       # The first example's key is the same wherever the batch lies.
-      key = None if keys is None else jax.random.fold_in(keys[0], stage)
+      key = None if keys is None else jax.random.fold_in(
+          keys[0], _STREAM + stage)
       if moves:
         self.start(stop(rest), stage, key)
       ids_BxLxP = self.nearest(stop(rest), stage)
@@ -145,14 +138,14 @@ class Discrete(base.Bottleneck):
       losses = {name: losses.get(name, 0) + more[name] for name in more}
       stats = {name: stats.get(name, 0) + told[name] for name in told}
       if moves:
-        stages[stage] = self.observe(
-            stop(rest), ids_BxLxP, _share(ids_BxLxP, counts_PxR.shape[-1]),
-            counts_PxR, stage, key)
+        shares.append(_share(ids_BxLxP, counts.value.shape[-1]))
+        self.observe(stop(rest), ids_BxLxP, shares[-1], stage, key)
       ids.append(ids_BxLxP)
       total += q_BxLxPxd
       rest -= stop(q_BxLxPxd)
     if moves:
-      counts.value = jnp.concatenate(stages)
+      counts.value = (self.options['decay'] * counts.value
+                      + jnp.concatenate(shares))
     z_BxLxPxd = stop(total) + self.slope * (u_BxLxPxd - stop(u_BxLxPxd))
     return base.Code(
         z=_joined(z_BxLxPxd), ids=jnp.concatenate(ids, -1), losses=losses,
@@ -168,8 +161,20 @@ class Discrete(base.Bottleneck):
 
   def _counts(self):
     radices = self.radices(self.channels, self.options)
-    return self.variable(COLLECTION, 'counts', lambda: jnp.full(
-        (len(radices), radices[0]), 1 / radices[0]))
+    return self.variable(COLLECTION, 'counts', lambda: jnp.zeros(
+        (len(radices), radices[0])))
+
+
+def check_parts(channels: int, options: Mapping[str, Any]) -> None:
+  """Raises `InputError` where there are no such parts or stages."""
+  product = options['product']
+  if product < 1 or channels % product:
+    raise errors.InputError(
+        _PRODUCT, product, f'does not divide the {channels} channels',
+        math.gcd(channels, max(1, product)))
+  if options['residual'] < 1:
+    raise errors.InputError('config.model.quantizer.residual',
+                            options['residual'], 'is below 1', 1)
 
 
 def _joined(x_BxLxPxd):
@@ -191,7 +196,7 @@ def _share(ids_BxLxP, radix):
 
 def _usage(counts_KxR):
   even = 1 / counts_KxR.shape[-1]
-  share_KxR = counts_KxR / counts_KxR.sum(-1, keepdims=True)
+  share_KxR = counts_KxR / jnp.maximum(counts_KxR.sum(-1, keepdims=True), 1e-9)
   nats = jax.scipy.special.entr(share_KxR).sum()
   return {'usage': (share_KxR > _USED * even).mean(),
           'code_entropy': nats / math.log(2)}

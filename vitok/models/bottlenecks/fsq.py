@@ -29,11 +29,12 @@ class FSQ(discrete.Discrete):
   parts, so c = product * len(levels).
   """
   reads = (*discrete.Discrete.reads, 'levels')
-  commits = False
+  commits, additive = False, True  # Shares are counted and do nothing.
 
   @classmethod
   def check(cls, channels, options):
     levels, product = options['levels'], options['product']
+    discrete.check_parts(channels, options)
     if not levels or min(levels) < 3:  # Of two the bound is flat: see LFQ.
       raise errors.InputError(_KEY, levels, 'is no number of levels for each '
                               'channel, 3 at least', (8, 5, 5, 5))
@@ -41,9 +42,12 @@ class FSQ(discrete.Discrete):
       raise errors.InputError(
           _KEY, levels, f'makes {product * len(levels)} channels in {product} '
           f'part(s), and the model has {channels}',
-          tuple(np.resize(levels, channels // product).tolist())
-          if product and not channels % product else None)
-    super().check(channels, options)
+          tuple(np.resize(levels, channels // product).tolist()))
+    if math.prod(levels) > discrete.MOST:
+      raise errors.InputError(
+          _KEY, levels, f'makes integers of {math.prod(levels)} values, and '
+          f'codes are counted up to {discrete.MOST}',
+          (int(discrete.MOST**(1 / len(levels))),) * len(levels))
 
   @classmethod
   def radix(cls, channels, options):

@@ -14,9 +14,12 @@ below `restart` times an even one, a random token of the batch takes its place
 start as unit normals. Parameters can be moved by gradients alone, so that those
 of 'gradient' are offsets from positions in 'stats'.
 
-Collection 'stats' holds, beside `discrete`'s 'counts',
-'entries' (S, P, R, d), which 'ema' weighs by 'counts', and 'batches', how many
-training has seen.
+Collection 'stats' holds, beside `discrete`'s 'counts', 'entries' (S, P, R, d),
+'mass' (S, P, R), the moving share by which 'ema' weighs an entry and 'restart'
+finds the lost, and 'batches', how many training has seen. (What freezes
+parameters does not hold them; stage 2's frozen encoder does. With a moving
+average of parameters, restarted entries of 'gradient' are off by what the
+average lacks of their offset.)
 
 Dimensions: as in `discrete`; S stages, N tokens of a batch.
 """
@@ -56,11 +59,15 @@ class VQ(discrete.Discrete):
       raise errors.InputError(
           f'{_KEY}.size', options['size'], f'is not from 2 to {discrete.MOST}',
           min(max(2, options['size']), discrete.MOST))
+    super().check(channels, options)
+    if options['distance'] == 'cosine' and channels == options['product']:
+      raise errors.InputError(
+          f'{_KEY}.distance', 'cosine', 'makes every part of 1 channel -1 or 1',
+          'euclidean')
     if options['distance'] == 'cosine' and options['residual'] > 1:
       raise errors.InputError(
           f'{_KEY}.residual', options['residual'], 'what unit vectors leave '
           'over is no unit vector: distance=\'cosine\' has one stage', 1)
-    super().check(channels, options)
 
   @classmethod
   def arithmetic(cls, channels, options):
@@ -83,6 +90,8 @@ class VQ(discrete.Discrete):
     # Variables are made by what reads them first.
     self.variable(discrete.COLLECTION, 'entries', lambda: (
         jax.random.normal(self.make_rng('params'), shape)))
+    self.variable(discrete.COLLECTION, 'mass', lambda: (
+        jnp.full(shape[:-1], 1 / self.options['size'])))
     self.variable(discrete.COLLECTION, 'batches',
                   lambda: jnp.zeros((), jnp.int32))
     return self._scaled(u_BxLxPxd)
@@ -112,13 +121,12 @@ class VQ(discrete.Discrete):
     self._keep('entries', self._kept('entries').at[stage].set(
         jnp.where(first, tokens_PxRxd, self._kept('entries')[stage])))
 
-  def observe(self, x_BxLxPxd, ids_BxLxP, share_PxR, counts_PxR, stage, key):
-    new_PxR = super().observe(x_BxLxPxd, ids_BxLxP, share_PxR, counts_PxR,
-                              stage, key)
+  def observe(self, x_BxLxPxd, ids_BxLxP, share_PxR, stage, key):
+    decay, mass_PxR = self.options['decay'], self._kept('mass')[stage]
+    new_PxR = decay * mass_PxR + (1 - decay) * share_PxR
     values_PxRxd = self._kept('entries')[stage]
     if self.options['update'] == 'ema':
-      decay = self.options['decay']
-      means_PxRxd = (decay * counts_PxR[..., None] * values_PxRxd
+      means_PxRxd = (decay * mass_PxR[..., None] * values_PxRxd
                      + (1 - decay) * self._sums(x_BxLxPxd, ids_BxLxP)
                      ) / jnp.maximum(new_PxR, _LOST)[..., None]
       values_PxRxd = jnp.where(new_PxR[..., None] > _LOST, means_PxRxd,
@@ -134,9 +142,9 @@ class VQ(discrete.Discrete):
       new_PxR = jnp.where(dead_PxR, even, new_PxR)
     self._keep('entries',
                self._kept('entries').at[stage].set(values_PxRxd))
+    self._keep('mass', self._kept('mass').at[stage].set(new_PxR))
     if stage == self.options['residual'] - 1:
       self._keep('batches', self._kept('batches') + 1)
-    return new_PxR
 
   def _kept(self, name):
     return self.get_variable(discrete.COLLECTION, name)
