@@ -91,7 +91,7 @@ class VQ(discrete.Discrete):
     self.variable(discrete.COLLECTION, 'entries', lambda: (
         jax.random.normal(self.make_rng('params'), shape)))
     self.variable(discrete.COLLECTION, 'mass', lambda: (
-        jnp.full(shape[:-1], 1 / self.options['size'])))
+        jnp.full(shape[:-1], 1 / self.options['size'], jnp.float32)))
     self.variable(discrete.COLLECTION, 'batches',
                   lambda: jnp.zeros((), jnp.int32))
     return self._scaled(u_BxLxPxd)
