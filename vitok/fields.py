@@ -5,7 +5,9 @@ of `total_steps`, weights as plain factors. `vitok.config` makes a config of it.
 """
 
 # (ml_collections takes one dict in two places for one config: hence copies.)
-_TOWER = dict(width=0, depth=0, heads=0, mlp_ratio=0.0)  # 0: as the name says.
+# 0: as the name says. The hidden units of the MLP may be stated by their ratio
+# to the width or as they are.
+_TOWER = dict(width=0, depth=0, heads=0, mlp_ratio=0.0, mlp_width=0)
 _OPTIMIZER = dict(
     learning_rate=1e-4,  # At `reference_batch` images.
     reference_batch=256,  # Rates times batch / this; 0: as they stand.
