@@ -193,7 +193,7 @@ def parameters(spec: Spec) -> list[Parameter]:
   made += _linear('modulation', embed=width, modulation=2 * width)
   made.append(Parameter('classes', (spec.classes + 1, width),
                         ('classes', 'embed')))
-  if spec.positions == 'learned':
+  if spec.positions.endswith('learned'):
     made.append(Parameter('positions', (spec.tokens, width),
                           ('tokens', 'embed')))
   return sorted(made, key=lambda p: p.path)
