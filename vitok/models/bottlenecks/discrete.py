@@ -169,7 +169,7 @@ class Discrete(base.Bottleneck):
   def _counts(self):
     radices = self.radices(self.channels, self.options)
     return self.variable(COLLECTION, 'counts', lambda: jnp.full(
-        (len(radices), radices[0]), 1 / radices[0]))
+        (len(radices), radices[0]), 1 / radices[0], jnp.float32))
 
 
 def _joined(x_BxLxPxd):
