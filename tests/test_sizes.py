@@ -34,7 +34,7 @@ def test_two_numbers_are_tubelet_and_patch_three_add_channels():
     ('Bd6-Sd12/16', 'S-B/16'), ('Bd3-Bm2.0/16', 'Sd3-Bm2/16'),
     ('Nw96-A/4', 'F-A/4'), ('Fw144d1-A/4', 'Aw144-A/4'),
     ('S-B/1x16+128', 'S-B/16+128'), ('S-B/4x8x64+32', 'S-B/4x8x64+32'),
-    ('S-B/16+0', 'S-B/16'),
+    ('S-B/16+0', 'S-B/16'), ('Lw1024d24f9-Sd12m2/8', 'Lw1024f9-Bm2/8'),
 ])
 def test_canonical_name_is_the_shortest(written, printed):
   assert str(sizes.parse(written)) == printed
@@ -43,7 +43,8 @@ def test_canonical_name_is_the_shortest(written, printed):
 def test_every_size_round_trips():
   towers = list(sizes.TOWERS.values())
   towers += [sizes.Tower(144, 3, 9), sizes.Tower(768, 6, 12, 2.5),
-             sizes.Tower(64, 1, 1, 0.125), sizes.Tower(64, 1, 1, 1e-5)]
+             sizes.Tower(64, 1, 1, 0.125), sizes.Tower(64, 1, 1, 1e-5),
+             sizes.Tower(1024, 24, 16, mlp_width=2730)]
   for encoder, decoder, q, p, c, latents in itertools.product(
       towers, towers, (1, 4), (1, 16), (1, 16, 64), (0, 128)):
     size = sizes.Size(encoder, decoder, q, p, c, latents)
@@ -109,6 +110,24 @@ def test_swiglu_costs_what_gelu_costs():
 def test_no_mlp_is_without_hidden_units():
   tower = sizes.Tower(64, 1, 1, 0.001)
   assert (tower.hidden('gelu'), tower.hidden('swiglu')) == (1, 16)
+
+
+@pytest.mark.parametrize('mlp', ['swiglu', 'gelu'])
+def test_hidden_units_may_be_stated_to_the_unit(mlp):
+  assert sizes.parse('Lw1024f2730-B/14').encoder.hidden(mlp) == 2730
+  model = config_lib.default().model
+  model.decoder.mlp_width = 2049
+  size = sizes.from_config(model)
+  assert size.decoder.hidden(mlp) == 2049 and str(size) == 'S-Bf2049/16'
+  model.decoder.mlp_ratio = 2.0
+  with pytest.raises(errors.InputError, match='mlp_ratio=2.0.*not read'):
+    sizes.from_config(model)
+  model.name = 'S-Bf2049/16'  # What a config says replaces what a name says.
+  model.decoder.mlp_width = 0
+  assert str(sizes.from_config(model)) == 'S-Bm2/16'
+  model.decoder.update(mlp_ratio=0.0, mlp_width=-1)
+  with pytest.raises(errors.InputError, match='decoder.mlp_width=-1'):
+    sizes.from_config(model)
 
 
 def test_heads_are_whole_on_every_device():

@@ -5,7 +5,9 @@ of `total_steps`, weights as plain factors. `vitok.config` makes a config of it.
 """
 
 # (ml_collections takes one dict in two places for one config: hence copies.)
-_TOWER = dict(width=0, depth=0, heads=0, mlp_ratio=0.0)  # 0: as the name says.
+# 0: as the name says. The hidden units of the MLP may be stated by their ratio
+# to the width or as they are.
+_TOWER = dict(width=0, depth=0, heads=0, mlp_ratio=0.0, mlp_width=0)
 _OPTIMIZER = dict(
     learning_rate=1e-4,  # At `reference_batch` images.
     reference_batch=256,  # Rates times batch / this; 0: as they stand.
@@ -38,8 +40,15 @@ FIELDS = dict(
         layer_scale=0.0,  # Start of each branch's factors; 0: none.
         qk_norm=False,  # RMSNorm of queries and keys.
         bias=True,  # Of the linear maps in blocks.
+        key_bias=True,  # Of the keys among them.
+        sub_norm=False,  # Norms before the last map of attention and MLP.
         final_norm=True,  # After the last block of each tower.
+        # A token beside the encoder's patches that is no part of the code. The
+        # encoder's final norm is then of this token alone.
+        cls=False,
         bottleneck='gaussian',
+        projection='linear',  # To and from the code; or 'mlp'.
+        head='linear',  # From the decoder to pixels; or 'tanh', an MLP.
         # Of a discrete bottleneck; each refuses what it does not read.
         quantizer=dict(
             product=1,  # Parts of a token, an integer each.

@@ -24,9 +24,10 @@ cores:
   L  (large)    1152      24     16        72
 
 A tower that differs from its letter says how: `w` width, `d` blocks, `h`
-heads, `m` MLP ratio, in this order. `Bd3-Bm2/16` is a B encoder of three
-blocks and a B decoder of MLP ratio 2. Every `Size` has exactly one printed
-name, the shortest, and `parse(name(size)) == size`.
+heads, and `m` MLP ratio or `f` hidden units of the MLP, in this order.
+`Bd3-Bm2/16` is a B encoder of three blocks and a B decoder of MLP ratio 2.
+Every `Size` has exactly one printed name, the shortest, and
+`parse(name(size)) == size`.
 
 ViTok-v2 names its sizes by the same grammar and another table: `parse_v2`
 reads them, and they print as what they are in the table above. Its
@@ -45,23 +46,28 @@ from vitok import errors
 
 @dataclasses.dataclass(frozen=True)
 class Tower:
-  """A transformer: `depth` blocks of `width`, `heads` heads, MLP ratio."""
+  """A transformer: `depth` blocks of `width`, `heads` heads, and an MLP of
+  `mlp_ratio` times the width or, unless that is 0, `mlp_width` hidden units
+  (`mlp_ratio` is then 4)."""
   width: int
   depth: int
   heads: int
   mlp_ratio: float = 4.0
+  mlp_width: int = 0
 
   @property
   def head_dim(self) -> int:
     return self.width // self.heads
 
   def hidden(self, mlp: str) -> int:
-    """Width inside the MLP.
+    """Width inside the MLP: `mlp_width`, or what the ratio makes of it.
 
     A SwiGLU has three matrices where a GELU MLP has two, so 2/3 of the ratio,
     rounded to a multiple of 16 (at least 16), costs the same: 768 -> 2048.
     A GELU MLP has at least one hidden unit.
     """
+    if self.mlp_width:
+      return self.mlp_width
     if mlp == 'gelu':
       return max(1, int(self.mlp_ratio * self.width))
     return max(16, 16 * int(self.mlp_ratio * 2 * self.width / 48 + 0.5))
@@ -90,12 +96,14 @@ V2_TOWERS = {
 CHANNELS = 16  # Of a name that does not say: the paper's default.
 
 _N = r'(\d{1,99})'  # Python reads no number of thousands of digits.
-_TOWER = rf'([A-Z])(?:w{_N})?(?:d{_N})?(?:h{_N})?(?:m(\d+(?:\.\d+)?))?'
+_TOWER = rf'([A-Z])(?:w{_N})?(?:d{_N})?(?:h{_N})?'
+_TOWER += rf'(?:m(\d+(?:\.\d+)?)|f{_N})?'
 _NAME = re.compile(
     rf'{_TOWER}-{_TOWER}/{_N}(?:x{_N})?(?:x{_N})?(?:\+{_N})?')
 # Field of a tower -> the most it may be.
-_MOST = {'width': 2**20, 'depth': 2**12, 'heads': 2**16, 'mlp_ratio': 2**10}
-_FIELDS = tuple(_MOST)
+_MOST = {'width': 2**20, 'depth': 2**12, 'heads': 2**16, 'mlp_ratio': 2**10,
+         'mlp_width': 2**20}
+_LETTERS = dict(zip(_MOST, 'wdhmf', strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +185,7 @@ def parse(name: str, key: str = 'config.model.name',
       `key` is what the message says is at fault.
   """
   match = _NAME.fullmatch(str(name))
-  letters = (match[1], match[6]) if match else ()
+  letters = (match[1], match[7]) if match else ()
   if not match or not set(letters) <= set(towers):
     reason = 'is not ENCODER-DECODER/PATCH' if not match else 'names no tower'
     known = [f'{e}-{d}/{p}' for e, d, p in itertools.product(
@@ -186,9 +194,9 @@ def parse(name: str, key: str = 'config.model.name',
         key, name, f'{reason} (towers {", ".join(towers)}; patch p, qxp or '
         'qxpxc, and +n for n latent tokens)', errors.nearest(name, known))
   groups = match.groups()
-  sides = (_replace(towers[groups[0]], groups[1:5]),
-           _replace(towers[groups[5]], groups[6:10]))
-  first, second, third, latents = groups[10:]
+  sides = (_replace(towers[groups[0]], groups[1:6]),
+           _replace(towers[groups[6]], groups[7:12]))
+  first, second, third, latents = groups[12:]
   tubelet, patch = (1, first) if second is None else (first, second)
   size = Size(*sides, int(tubelet), int(patch),
               CHANNELS if third is None else int(third), int(latents or 0))
@@ -203,8 +211,8 @@ def parse_v2(name: str, key: str = 'config.model.name') -> Size:
   """
   size = parse(name, key, V2_TOWERS)
   return dataclasses.replace(size, **{
-      side: dataclasses.replace(tower, mlp_ratio=round(
-          1.5 * tower.mlp_ratio, 6))
+      side: tower if tower.mlp_width else dataclasses.replace(
+          tower, mlp_ratio=round(1.5 * tower.mlp_ratio, 6))
       for side, tower in (('encoder', size.encoder),
                           ('decoder', size.decoder))})
 
@@ -226,15 +234,20 @@ def from_config(model) -> Size:
 
   Args:
     model: `config.model`, with `name`, `latents` and, for `encoder` and
-      `decoder`, `width`, `depth`, `heads`, `mlp_ratio`; 0 means as the name
-      says.
+      `decoder`, `width`, `depth`, `heads`, `mlp_ratio`, `mlp_width`; 0 means
+      as the name says.
 
   Raises:
     InputError: as `parse`, with the overriding key where that is at fault.
   """
   size = parse(model.name)
   for side in ('encoder', 'decoder'):
-    changes = [getattr(getattr(model, side), field) for field in _FIELDS]
+    given = getattr(model, side)
+    changes = [getattr(given, field) for field in _MOST]
+    if given.mlp_ratio and given.mlp_width:
+      raise errors.InputError(
+          f'config.model.{side}.mlp_ratio', given.mlp_ratio,
+          f'is not read beside mlp_width={given.mlp_width}', 0)
     if any(changes):
       tower = _replace(getattr(size, side), [c or None for c in changes])
       size = dataclasses.replace(size, **{side: tower})
@@ -251,18 +264,23 @@ def from_config(model) -> Size:
 
 
 def _replace(tower, changes):
-  """`tower` with those of width, depth, heads, ratio that are not None."""
-  return dataclasses.replace(tower, **{
-      field: (float if field == 'mlp_ratio' else int)(value)
-      for field, value in zip(_FIELDS, changes, strict=True)
-      if value is not None})
+  """`tower` with those of the fields `_MOST` that are not None."""
+  changes = {field: (float if field == 'mlp_ratio' else int)(value)
+             for field, value in zip(_MOST, changes, strict=True)
+             if value is not None}
+  if 'mlp_ratio' in changes:  # Ratio and hidden units replace each other.
+    changes['mlp_width'] = 0
+  elif 'mlp_width' in changes:
+    changes['mlp_ratio'] = Tower.mlp_ratio
+  return dataclasses.replace(tower, **changes)
 
 
 def _tower_name(tower):
   """Shortest of the letter-and-differences forms; the table breaks ties."""
   forms = [letter + ''.join(
-      f'{field[0]}{_decimal(getattr(tower, field))}'
-      for field in _FIELDS if getattr(tower, field) != getattr(base, field))
+      f'{short}{_decimal(getattr(tower, field))}'
+      for field, short in _LETTERS.items()
+      if getattr(tower, field) != getattr(base, field))
            for letter, base in TOWERS.items()]
   return min(forms, key=len)
 
@@ -292,7 +310,8 @@ def _check_tower(tower, blame, field):
   """
   for what, most in _MOST.items():
     number = getattr(tower, what)
-    if not 0 < number <= most:  # NaN fails too.
+    if not (0 < number <= most  # NaN fails too.
+            or (what, number) == ('mlp_width', 0)):
       raise errors.InputError(
           *blame(what), f'{what} {number} is not above 0 and at most {most}',
           most if number > most else 1)

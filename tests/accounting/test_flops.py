@@ -12,6 +12,9 @@ import pytest
 from tests.accounting import programs
 from vitok.accounting import flops
 
+QLIP = {'positions': 'rope2d_learned', 'key_bias': False, 'sub_norm': True,
+        'cls': True, 'projection': 'mlp', 'head': 'tanh'}
+
 
 @functools.cache
 def xla(name, resolution, make=programs.lowered, **options):
@@ -50,6 +53,13 @@ def with_elementwise(spec, train):
     ('A-A/8', 64, {'layer_scale': 1e-4, 'qk_norm': True}),
     ('A-A/8', 64, {'block': 'parallel', 'bias': False, 'norm': 'rmsnorm',
                    'layer_scale': 1e-4, 'qk_norm': True, 'final_norm': False}),
+    ('A-A/8', 64, {'key_bias': False, 'sub_norm': True}),
+    ('A-A/8', 64, {'sub_norm': True, 'norm': 'rmsnorm'}),
+    ('A-A/8', 32, {'cls': True, 'positions': 'sincos'}),
+    ('A-A/8', 64, {'projection': 'mlp'}),
+    ('A-Af99/8', 64, {'head': 'tanh'}),
+    ('A-A/8+24', 64, {**QLIP, 'bottleneck': 'vq'}),
+    ('A-A/1x8x28', 64, {**QLIP, 'bottleneck': 'bsq', 'quantizer.product': 28}),
 ])
 def test_with_elementwise_work_within_1_percent_at_any_width(
     name, resolution, options, train):

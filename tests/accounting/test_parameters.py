@@ -1,6 +1,7 @@
 """Analytic parameters are those that the modules make, array by array."""
 
 import itertools
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,8 @@ from vitok import models, sizes
 from vitok.accounting import parameters
 from vitok.models import layers, positions, stack
 from vitok.models.bottlenecks import BOTTLENECKS
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def real(config, frames, resolution):
@@ -89,6 +92,39 @@ def test_the_papers_sizes_are_the_module_tree(name):
   spec = parameters.Spec(sizes.parse(name), 1, 256)
   made = {p.path: (p.shape, p.axes) for p in parameters.parameters(spec)}
   assert made == real(config, 1, 256)
+
+
+QLIP = dict(positions='rope2d_learned', key_bias=False, sub_norm=True, cls=True,
+            projection='mlp', head='tanh')
+
+
+@pytest.mark.parametrize('change', [
+    *[{key: value} for key, value in QLIP.items()], QLIP,
+    QLIP | dict(norm='rmsnorm', mlp='gelu', qk_norm=True, layer_scale=1.0),
+    QLIP | dict(bias=False, key_bias=True, final_norm=False),
+    QLIP | dict(block='parallel', latents=5, keep=(2, 5)),
+    dict(cls=True, positions='sincos', latents=5)])
+def test_every_part_of_qlip_alone_and_together_is_the_module_tree(change):
+  config = config_lib.default().model
+  config.update(dict(name='Ff50-Pf90/8') | change)
+  made = {p.path: (p.shape, p.axes)
+          for p in parameters.parameters(programs.spec_of(config, 1, 16))}
+  assert made == real(config, 1, 16)
+
+
+@pytest.mark.parametrize('size, encoder, bottleneck, decoder', [
+    ('B/16', 85_915_392, 1_224_988, 88_471_808),
+    ('B/8', 86_062_848, 1_224_988, 87_881_408),
+    ('L/14', 303_858_624, 2_157_596, 307_657_518)])
+def test_qlip_has_the_released_numbers_of_parameters(
+    size, encoder, bottleneck, decoder):
+  config = config_lib.load(f'{ROOT}/configs/qlip.py:{size}')
+  model, side = config.model, config.data.resolution
+  made = parameters.parameters(programs.spec_of(model, 1, side))
+  expected = dict(encoder=encoder, bottleneck=bottleneck, decoder=decoder)
+  assert parameters.count(made) == expected | {
+      'total': sum(expected.values())}
+  assert {p.path: (p.shape, p.axes) for p in made} == real(model, 1, side)
 
 
 @pytest.mark.parametrize('name, millions', [('S', 43.3), ('B', 85.8),

@@ -78,6 +78,31 @@ def test_rope_leaves_lengths_and_the_first_token_alone():
                              np.linalg.norm(x, axis=-1), rtol=1e-6)
 
 
+@pytest.mark.parametrize('grid', [(1, 5, 3), (2, 32, 4), (1, 16, 16)])
+def test_rescaled_rope_turns_as_on_a_grid_of_16_whatever_the_grid(grid):
+  """Row i of h is at 16 i / h, and columns alike; QLIP's release."""
+  x = np.random.default_rng(0).standard_normal((np.prod(grid), 32))
+  expected = np.empty_like(x)
+  for token, (_, row, column) in enumerate(np.ndindex(grid)):
+    for axis, place in enumerate((row * 16 / grid[1], column * 16 / grid[2])):
+      for i in range(8):
+        channel = 16 * axis + 2 * i
+        pair = complex(x[token, channel], x[token, channel + 1])
+        pair *= np.exp(1j * place * 10000.0**(-2 * i / 16))
+        expected[token, channel:channel + 2] = pair.real, pair.imag
+  np.testing.assert_allclose(
+      turned(x.astype(np.float32), 'rope2d_learned', grid), expected,
+      atol=5e-6)
+
+
+@pytest.mark.parametrize('name', ['rope1d', 'rope2d', 'rope2d_learned'])
+def test_a_cls_token_is_not_turned_and_moves_no_other(name):
+  with_cls = positions.rotation(name, (1, 3, 4), 32, 5, cls=True)
+  np.testing.assert_array_equal(with_cls[:, 0], [16 * [1], 16 * [0]])
+  np.testing.assert_array_equal(
+      with_cls[:, 1:], positions.rotation(name, (1, 3, 4), 32, 5))
+
+
 @pytest.mark.parametrize('grid', [(1, 4, 4), (4, 2, 2)])
 def test_sincos_vectors_tell_all_tokens_apart(grid):
   vectors = positions.sincos(grid, 96)
@@ -90,3 +115,5 @@ def test_rope2d_is_no_choice_for_clips():
   tower = sizes.TOWERS['S']
   assert positions.misfit('rope2d', (1, 4, 4), tower) is None
   assert 'time steps' in positions.misfit('rope2d', (2, 4, 4), tower)
+  # A table tells them apart.
+  assert positions.misfit('rope2d_learned', (2, 4, 4), tower) is None

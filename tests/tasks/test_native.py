@@ -75,9 +75,10 @@ def first(task):
   return init(jax.random.key(0))['autoencoder']
 
 
-@pytest.mark.parametrize('positions', ['rope2d', 'none'])
-def test_an_image_is_what_it_is_alone_whatever_its_padding(positions):
-  task = tasks.build(config_of(model__positions=positions))
+@pytest.mark.parametrize('positions, cls', [
+    ('rope2d', False), ('none', False), ('rope2d', True)])
+def test_an_image_is_what_it_is_alone_whatever_its_padding(positions, cls):
+  task = tasks.build(config_of(model__positions=positions, model__cls=cls))
   rng = np.random.default_rng(1)  # Large, so that tokens matter to each other.
   params = jax.tree.map(
       lambda p: np.float32(p + 0.2 * rng.normal(size=p.shape)), first(task))

@@ -135,10 +135,14 @@ def tower_of(dit: Any) -> sizes.Tower:
     InputError: an unknown name, or heads that do not divide the width.
   """
   errors.one_of('config.dit.name', dit.name, tuple(SIZES))
-  changes = {key: dit[key] for key in ('width', 'depth', 'heads', 'mlp_ratio')}
+  changes = {key: dit[key] for key in (
+      'width', 'depth', 'heads', 'mlp_ratio', 'mlp_width')}
   for key, value in changes.items():
     if not 0 <= value < 2**20:
       raise errors.InputError(f'config.dit.{key}', value, 'is no size', 0)
+  if dit.mlp_ratio and dit.mlp_width:
+    raise errors.InputError('config.dit.mlp_ratio', dit.mlp_ratio, 'is not '
+                            f'read beside mlp_width={dit.mlp_width}', 0)
   tower = dataclasses.replace(SIZES[dit.name], **{
       key: value for key, value in changes.items() if value})
   if tower.width % tower.heads or tower.head_dim % 2:
@@ -189,7 +193,7 @@ def parameters(spec: Spec) -> list[Parameter]:
   made += _linear('modulation', embed=width, modulation=2 * width)
   made.append(Parameter('classes', (spec.classes + 1, width),
                         ('classes', 'embed')))
-  if spec.positions == 'learned':
+  if spec.positions.endswith('learned'):
     made.append(Parameter('positions', (spec.tokens, width),
                           ('tokens', 'embed')))
   return sorted(made, key=lambda p: p.path)

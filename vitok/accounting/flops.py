@@ -4,7 +4,8 @@ A MAC is one multiply-accumulate, a FLOP half of one: FLOP = 2 MAC. Products
 are counted as they are written (a batch of one, nothing recomputed, causal or
 padded tricks there are none): the linear maps of `parameters`, and queries x
 keys and weights x values, L * L * width each. Where latent tokens are the code,
-both towers work on patches and latents, the bottleneck on latents. The backward
+both towers work on patches and latents, the bottleneck on latents. A CLS token
+is one more of the encoder's. The backward
 pass computes two products for each one of the forward pass, but for the patch
 embedding, whose input needs no gradient, and for the search of a codebook,
 which has none.
@@ -34,7 +35,6 @@ backend, 2.5% of a forward pass at width 512 and 1.7% at 768.
 
 import math
 
-from vitok import sizes
 from vitok.accounting.parameters import PARTS, Spec
 
 # Operations per number, (forward, training step).
@@ -42,6 +42,7 @@ _BIAS = (1, 2)  # Per output of a linear map.
 _NORM = {'layernorm': (8, 23), 'rmsnorm': (4, 14)}  # Per channel.
 _MLP = {'swiglu': (5, 20), 'gelu': (64, 85)}  # Per hidden unit.
 _LOGITS = (5, 17)  # Scale, maximum, subtract, sum, divide.
+_TANH = (0, 4)  # Per hidden unit of a head.
 _SPLIT = (6, 15)  # Queries, keys, values out of one product, per channel.
 _ROTATE = (6, 12)  # Queries and keys, per channel of the width.
 _RESIDUAL = (2, 4)  # Two additions a block, per channel.
@@ -53,14 +54,31 @@ _ADAMW = 20  # Clip, moments, decay, update per parameter.
 def macs(spec: Spec) -> dict[str, int]:
   """Multiply-accumulates of a forward pass by part, and their total."""
   size = spec.size
-  counts = {'bottleneck': spec.tokens * (size.channels * (
-      spec.code_projection * size.encoder.width + size.decoder.width)
-      + _search(spec) + spec.joint)}
+  counts = {'bottleneck': spec.tokens * (
+      _down(spec) + _search(spec) + spec.joint) + up(spec)}
   for part, tower in spec.towers.items():
-    counts[part] = (spec.patches * size.patch_dim * tower.width
-                    + spec.sequence * sum(_blocks(spec, tower).values()))
+    counts[part] = spec.sequence(part) * sum(_blocks(spec, part).values())
+    if part == 'decoder' and spec.head == 'tanh':
+      counts[part] += spec.patches * tower.hidden(spec.mlp) * (
+          tower.width + size.patch_dim)
+    else:
+      counts[part] += spec.patches * tower.width * size.patch_dim
   counts = {part: counts[part] for part in PARTS}
   return counts | {'total': sum(counts.values())}
+
+
+def up(spec: Spec) -> int:
+  """MACs from the code to the decoder, a share of the bottleneck's."""
+  width = spec.size.decoder.width
+  return spec.tokens * width * (
+      spec.size.channels + (width if spec.projection == 'mlp' else 0))
+
+
+def _down(spec):
+  """MACs per token from the encoder to the code."""
+  width = spec.size.encoder.width
+  return width * (spec.code_projection * spec.size.channels
+                  + (width if spec.projection == 'mlp' else 0))
 
 
 def forward(spec: Spec) -> dict[str, int]:
@@ -90,18 +108,24 @@ def _search(spec: Spec) -> int:
 def elementwise(spec: Spec, train: bool = False) -> int:
   """FLOPs beside the matrix products, of a forward pass or training step."""
   i, size = int(train), spec.size
-  up = 2 if spec.mlp == 'swiglu' else 1
+  maps = 2 if spec.mlp == 'swiglu' else 1
   total = _BIAS[i] * (
       spec.patches * (size.encoder.width + size.patch_dim) + spec.tokens * (
           size.decoder.width + spec.code_projection * size.channels))
-  # What the last norm of each tower sees, what positions are added to.
-  kept = {'encoder': spec.tokens, 'decoder': spec.patches}
-  placed = {'encoder': spec.patches, 'decoder': spec.sequence}
+  if spec.projection == 'mlp':
+    total += spec.tokens * (size.encoder.width + size.decoder.width) * (
+        _BIAS[i] + _MLP['gelu'][i])
+  if spec.head == 'tanh':
+    total += spec.patches * size.decoder.hidden(spec.mlp) * (
+        _BIAS[i] + _TANH[i])
+  # What the last norm of each tower sees.
+  kept = {'encoder': 1 if spec.cls else spec.tokens, 'decoder': spec.patches}
   for part, tower in spec.towers.items():
     width, hidden = tower.width, tower.hidden(spec.mlp)
     branches = 1 if spec.block == 'parallel' else 2
     bias = _BIAS[i] if spec.bias else 0
-    channel = (branches * _NORM[spec.norm][i] + 5 * bias + _SPLIT[i]
+    biases = 5 if spec.key_bias else 4
+    channel = (branches * _NORM[spec.norm][i] + biases * bias + _SPLIT[i]
                + _RESIDUAL[i])
     if spec.layer_scale:
       channel += branches * _SCALE[i]
@@ -109,13 +133,15 @@ def elementwise(spec: Spec, train: bool = False) -> int:
       channel += 2 * _NORM['rmsnorm'][i]
     if spec.positions.startswith('rope'):
       channel += _ROTATE[i]
-    block = (width * channel + hidden * (_MLP[spec.mlp][i] + up * bias)
-             + tower.heads * spec.attended * _LOGITS[i])
-    total += spec.sequence * tower.depth * block
+    block = (width * channel + hidden * (_MLP[spec.mlp][i] + maps * bias)
+             + tower.heads * spec.attended(part) * _LOGITS[i])
+    if spec.sub_norm:
+      block += (width + hidden) * _NORM[spec.norm][i]
+    total += spec.sequence(part) * tower.depth * block
     if spec.final_norm:
       total += kept[part] * width * _NORM[spec.norm][i]
-    if spec.positions in ('learned', 'sincos'):
-      total += placed[part] * width * _BIAS[i]
+    if spec.table or spec.positions == 'sincos':
+      total += spec.placed(part) * width * _BIAS[i]
   if train and spec.code_projection == 2:
     total += spec.tokens * _SAMPLE * size.channels
   return total
@@ -129,9 +155,8 @@ def recomputed(spec: Spec, remat: str) -> int:
   """
   repeated = {'none': (), 'dots': ('attend',),
               'full': ('attend', 'qkv', 'out', 'up')}[remat]
-  return 2 * spec.sequence * sum(
-      _blocks(spec, tower)[name] for tower in spec.towers.values()
-      for name in repeated)
+  return 2 * sum(spec.sequence(part) * _blocks(spec, part)[name]
+                 for part in spec.towers for name in repeated)
 
 
 def optimizer_step(parameters: int) -> int:
@@ -139,10 +164,11 @@ def optimizer_step(parameters: int) -> int:
   return _ADAMW * parameters
 
 
-def _blocks(spec: Spec, tower: sizes.Tower) -> dict[str, int]:
+def _blocks(spec: Spec, part: str) -> dict[str, int]:
   """MACs per token of all blocks of a tower, by product."""
+  tower = spec.towers[part]
   width, hidden = tower.width, tower.hidden(spec.mlp)
-  up = 2 if spec.mlp == 'swiglu' else 1
-  one = {'qkv': 3 * width**2, 'attend': 2 * spec.attended * width,
-         'out': width**2, 'up': up * width * hidden, 'down': width * hidden}
+  maps = 2 if spec.mlp == 'swiglu' else 1
+  one = {'qkv': 3 * width**2, 'attend': 2 * spec.attended(part) * width,
+         'out': width**2, 'up': maps * width * hidden, 'down': width * hidden}
   return {name: tower.depth * n for name, n in one.items()}

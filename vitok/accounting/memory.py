@@ -17,7 +17,6 @@ better or worse by the working set.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vitok import sizes
 from vitok.accounting import parameters as parameters_lib
 from vitok.accounting import sharding as sharding_lib
 from vitok.accounting.parameters import Parameter, Spec
@@ -85,26 +84,40 @@ def of_parts(made: Sequence[Parameter], depths: Mapping[str, int],
 
 def activations(spec: Spec, remat: str = 'none', dtype: str = 'float32',
                 attention: str = 'xla', tensor: int = 1) -> int:
-  """Bytes of one example: patches, what blocks store, what one works with."""
+  """Bytes of one example: patches, what blocks and what hidden layers before
+  and after them store, what one block works with."""
   options = dtype, attention, tensor
-  stored = sum(tower.depth * stored_by_block(spec, tower, remat, *options)
-               for tower in spec.towers.values())
-  gradients = spec.sequence * BYTES[dtype]
-  working = max(stored_by_block(spec, tower, 'none', *options)
-                + gradients * 3 * tower.hidden(spec.mlp) // tensor
-                + gradients * (9 if remat == 'full' else 0) * tower.width
-                for tower in spec.towers.values())
+  stored = sum(tower.depth * stored_by_block(spec, part, remat, *options)
+               for part, tower in spec.towers.items())
+  gradients = {part: spec.sequence(part) * BYTES[dtype] for part in spec.towers}
+  working = max(stored_by_block(spec, part, 'none', *options)
+                + gradients[part] * 3 * tower.hidden(spec.mlp) // tensor
+                + gradients[part] * (9 if remat == 'full' else 0) * tower.width
+                for part, tower in spec.towers.items())
   if spec.codebook:  # The distances of all tokens, between the towers.
     _, parts, entries, _ = spec.codebook
     working = max(working, 4 * spec.tokens * parts * entries)
-  return stored + working + spec.patches * 4 * spec.size.patch_dim
+  patches = spec.patches * 4 * spec.size.patch_dim
+  return patches + stored + ends(spec, dtype, tensor) + working
 
 
-def stored_by_block(spec: Spec, tower: sizes.Tower, remat: str = 'none',
+def ends(spec: Spec, dtype: str = 'float32', tensor: int = 1) -> int:
+  """Bytes of one example that hidden layers outside of the blocks keep."""
+  units = 0
+  if spec.projection == 'mlp':  # What their GELU is given, and what it makes.
+    units += 2 * spec.tokens * sum(t.width for t in spec.towers.values())
+  if spec.head == 'tanh':
+    units += spec.patches * spec.size.decoder.hidden(spec.mlp)
+  return BYTES[dtype] * units // tensor
+
+
+def stored_by_block(spec: Spec, part: str, remat: str = 'none',
                     dtype: str = 'float32', attention: str = 'xla',
                     tensor: int = 1) -> int:
-  """Bytes of one example that a block keeps for its backward pass."""
-  b, width, tokens = BYTES[dtype], tower.width, spec.sequence
+  """Bytes of one example that a block of a tower keeps for its backward
+  pass."""
+  tower, tokens = spec.towers[part], spec.sequence(part)
+  b, width = BYTES[dtype], tower.width
   hidden, up = tower.hidden(spec.mlp), 2 if spec.mlp == 'swiglu' else 1
   if remat == 'full':  # Its input.
     return tokens * b * width
@@ -112,9 +125,12 @@ def stored_by_block(spec: Spec, tower: sizes.Tower, remat: str = 'none',
     return tokens * b * (2 * width + (3 * width + up * hidden) // tensor)
   # The inputs of norms (2) and of products (qkv, gate and value or up; q, k, v,
   # weights, the output of attention, down) and of the nonlinearity. A fused
-  # kernel stores no weights. LayerScale stores what it scales.
+  # kernel stores no weights. LayerScale stores what it scales, a norm before
+  # the last product of a branch its input.
   branches = 1 if spec.block == 'parallel' else 2
-  weights = 0 if attention == 'cudnn' else tower.heads * spec.attended
+  weights = 0 if attention == 'cudnn' else tower.heads * spec.attended(part)
   split = (6 if spec.qk_norm else 4) * width + weights + (1 + up) * hidden
+  if spec.sub_norm:
+    split += width + hidden
   whole = (3 if spec.layer_scale else 2) * branches * width
   return tokens * b * (whole + split // tensor)

@@ -27,7 +27,8 @@ from vitok.accounting import sharding as sharding_lib
 PARTS = ('encoder', 'bottleneck', 'decoder')
 # Fields of `config.model` that `Spec` takes as they are.
 OPTIONS = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
-           'bias', 'final_norm', 'window', 'keep')
+           'bias', 'key_bias', 'sub_norm', 'final_norm', 'cls', 'projection',
+           'head', 'window', 'keep')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Spec:
       parts, number and channels; () for none. Parameters if `trained`.
     joint: soft codes of a token, over its parts and stages, whose mean over
       tokens is a product of two halves of its bits.
-    mlp, norm, positions, block, layer_scale, qk_norm, bias, final_norm,
-      window, keep: as in `config.model`.
+    mlp, norm, positions, block, layer_scale, qk_norm, bias, key_bias,
+      sub_norm, final_norm, cls, projection, head, window, keep: as in
+      `config.model`.
   """
   size: sizes.Size
   frames: int
@@ -62,7 +64,12 @@ class Spec:
   layer_scale: float = 0.0
   qk_norm: bool = False
   bias: bool = True
+  key_bias: bool = True
+  sub_norm: bool = False
   final_norm: bool = True
+  cls: bool = False
+  projection: str = 'linear'
+  head: str = 'linear'
   window: int = 0
   keep: tuple[int, ...] = ()
 
@@ -75,16 +82,26 @@ class Spec:
   def patches(self) -> int:
     return self.size.patches(self.frames, self.resolution)
 
-  @property
-  def sequence(self) -> int:
-    """Tokens in the blocks of both towers: patches and latents."""
-    return self.patches + self.size.latents
+  def sequence(self, part: str) -> int:
+    """Tokens in a tower's blocks: patches, latents, the encoder's CLS."""
+    first = int(self.cls and part == 'encoder')
+    return first + self.patches + self.size.latents
+
+  def attended(self, part: str) -> int:
+    """Tokens that a token of a tower attends to."""
+    steps = self.frames // self.size.tubelet
+    return self.sequence(part) // (steps // (self.window or steps))
+
+  def placed(self, part: str) -> int:
+    """Tokens of a tower to which fixed or learned positions are added."""
+    # Positions of the encoder's latents are what they are learned from.
+    return self.sequence(part) - (
+        self.size.latents if part == 'encoder' else 0)
 
   @property
-  def attended(self) -> int:
-    """Tokens that a token attends to."""
-    steps = self.frames // self.size.tubelet
-    return self.sequence // (steps // (self.window or steps))
+  def table(self) -> bool:
+    """Whether positions are learned vectors."""
+    return self.positions.endswith('learned')
 
   @property
   def towers(self) -> dict[str, sizes.Tower]:
@@ -111,31 +128,40 @@ class Parameter:
 def parameters(spec: Spec) -> list[Parameter]:
   """All parameters, in the order of their paths."""
   size = spec.size
-  made = _linear('bottleneck/down', embed=size.encoder.width,
-                 code=spec.code_projection * size.channels)
+  encoder, decoder = size.encoder.width, size.decoder.width
+  code = spec.code_projection * size.channels
+  if spec.projection == 'mlp':
+    made = [*_linear('bottleneck/down_hidden', embed=encoder, mlp=encoder),
+            *_linear('bottleneck/down', mlp=encoder, code=code),
+            *_linear('bottleneck_up_hidden', code=size.channels, mlp=decoder),
+            *_linear('bottleneck_up', mlp=decoder, embed=decoder)]
+  else:
+    made = [*_linear('bottleneck/down', embed=encoder, code=code),
+            *_linear('bottleneck_up', code=size.channels, embed=decoder)]
   if spec.trained:
     made.append(Parameter('bottleneck/codebook', spec.codebook,
                           (None, None, None, 'code')))
-  made += _linear('bottleneck_up', code=size.channels,
-                  embed=size.decoder.width)
-  made += _linear('encoder/embed', patch=size.patch_dim,
-                  embed=size.encoder.width)
-  made += _linear('decoder/unembed', embed=size.decoder.width,
-                  patch=size.patch_dim)
+  made += _linear('encoder/embed', patch=size.patch_dim, embed=encoder)
+  if spec.head == 'tanh':
+    hidden = size.decoder.hidden(spec.mlp)
+    made += _linear('decoder/unembed_hidden', embed=decoder, mlp=hidden)
+    made += _linear('decoder/unembed', mlp=hidden, patch=size.patch_dim)
+  else:
+    made += _linear('decoder/unembed', embed=decoder, patch=size.patch_dim)
+  if spec.cls:
+    made.append(Parameter('encoder/cls', (encoder,), ('embed',)))
   if size.latents:
-    made += [Parameter('encoder/latents', (size.latents, size.encoder.width),
+    made += [Parameter('encoder/latents', (size.latents, encoder),
                        ('tokens', 'embed')),
-             Parameter('decoder/mask', (size.decoder.width,), ('embed',))]
+             Parameter('decoder/mask', (decoder,), ('embed',))]
   if spec.keep:
     made.append(Parameter('bottleneck_mask', (size.channels,), ('code',)))
-  # Positions of the encoder's latents are what they are learned from.
-  placed = {'encoder': spec.patches, 'decoder': spec.sequence}
   for part, tower in spec.towers.items():
     if spec.final_norm:
       made += _norm(f'{part}/norm', spec.norm, tower.width)
-    if spec.positions == 'learned':
+    if spec.table:
       made.append(Parameter(
-          f'{part}/positions', (placed[part], tower.width),
+          f'{part}/positions', (spec.placed(part), tower.width),
           ('tokens', 'embed')))
     made += [
         Parameter(p.path, (tower.depth, *p.shape),
@@ -169,12 +195,19 @@ def _block(path, tower, spec):
   up = ('gate', 'value') if spec.mlp == 'swiglu' else ('up',)
   linear = functools.partial(_linear, bias=spec.bias)
   made = [
-      *linear(f'{path}/attention/qkv', embed=width, heads=3 * width),
+      *_linear(f'{path}/attention/qkv', embed=width, heads=3 * width,
+               bias=spec.bias and spec.key_bias),
       *linear(f'{path}/attention/out', heads=width, embed=width),
       *[p for name in up
         for p in linear(f'{path}/mlp/{name}', embed=width, mlp=hidden)],
       *linear(f'{path}/mlp/down', mlp=hidden, embed=width),
   ]
+  if spec.bias and not spec.key_bias:
+    made += [Parameter(f'{path}/attention/{name}', (width,), ('heads',))
+             for name in ('q_bias', 'v_bias')]
+  if spec.sub_norm:
+    made += _norm(f'{path}/attention/sub_norm', spec.norm, width)
+    made += _norm(f'{path}/mlp/sub_norm', spec.norm, hidden)
   for i in range(1, 2 if spec.block == 'parallel' else 3):
     made += _norm(f'{path}/norm{i}', spec.norm, width)
     if spec.layer_scale:

@@ -37,8 +37,9 @@ from vitok.interop import weights
 # What `config.model` must say for these weights.
 MODEL = dict(
     mlp='swiglu', norm='rmsnorm', positions='rope2d', block='parallel',
-    layer_scale=1e-4, qk_norm=True, bias=False, final_norm=False,
-    bottleneck='layernorm')
+    layer_scale=1e-4, qk_norm=True, bias=False, sub_norm=False,
+    final_norm=False, cls=False, bottleneck='layernorm', projection='linear',
+    head='linear')
 PATCH_ORDERS = ('colour_first', 'colour_last')
 PARTS = ('encoder', 'decoder')
 _OUTER = {  # Linear maps of each file, with bias: ours.

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from vitok import accounting, errors, fields, sizes
-from vitok.models import attention, layers, positions, stack
+from vitok.models import attention, autoencoder, layers, positions, stack
 from vitok.models.autoencoder import AutoEncoder, Patches
 from vitok.models.bottlenecks import BOTTLENECKS, Code
 
@@ -17,6 +17,8 @@ _CHOICES = {
     'positions': positions.NAMES,
     'block': stack.BLOCKS,
     'bottleneck': BOTTLENECKS,
+    'projection': autoencoder.PROJECTIONS,
+    'head': autoencoder.HEADS,
     'attention': attention.IMPLEMENTATIONS,
     'remat': stack.REMAT,
     'dtype': layers.DTYPES,
@@ -40,16 +42,21 @@ def build(model, *, frames: int, resolution: int) -> AutoEncoder:
   grid = size.grid(frames, resolution)
   _check_quantizer(model, size.channels)
   _check_window(model, grid[0], size.latents)
+  if not (model.bias or model.key_bias):
+    raise errors.InputError('config.model.key_bias', False,
+                            'is not read by config.model.bias=False', True)
   for tower in (size.encoder, size.decoder):
     _check_tower(model, tower, (model.window or grid[0], *grid[1:]),
                  size.latents)
   _check_keep(model.keep, size.latents or math.prod(grid))
   options = ('mlp', 'norm', 'positions', 'block', 'layer_scale', 'qk_norm',
-             'bias', 'final_norm', 'attention', 'window', 'scan', 'remat')
+             'bias', 'key_bias', 'sub_norm', 'final_norm', 'attention',
+             'window', 'scan', 'remat')
   return AutoEncoder(
       size=size, grid=grid, trunk={key: model[key] for key in options},
       bottleneck_name=model.bottleneck, quantizer=_options(model),
-      keep=model.keep, dtype=layers.DTYPES[model.dtype])
+      keep=model.keep, cls=model.cls, projection=model.projection,
+      head=model.head, dtype=layers.DTYPES[model.dtype])
 
 
 def arithmetic(model) -> dict[str, Any]:
@@ -96,7 +103,10 @@ def _check_window(model, steps, latents):
   if latents:
     raise errors.InputError('config.model.window', model.window,
                             'has no place for latent tokens', 0)
-  if model.positions in ('sincos', 'learned'):
+  if model.cls:
+    raise errors.InputError('config.model.window', model.window,
+                            'has no place for a CLS token', 0)
+  if model.positions == 'sincos' or positions.has_table(model.positions):
     raise errors.InputError('config.model.positions', model.positions,
                             'differs between the parts of a clip that '
                             f'config.model.window={model.window} makes',

@@ -4,6 +4,7 @@ Dimensions: B batch, L tokens (S as keys), D width, H heads, K head dimension.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -85,14 +86,29 @@ class Attention(nn.Module):
   """Every token attends to all tokens of its example, but not to padding.
 
   The columns of the fused kernel 'qkv' are ordered by head, then q, k, v,
-  then channel, so that a split of the columns over devices splits heads.
+  then channel, so that a split of the columns over devices splits heads. With
+  `bias` it has one bias, and without `key_bias`, since keys then have none, in
+  its place 'q_bias' and 'v_bias', by head, then channel.
+
+  Attributes:
+    heads: number of heads.
+    implementation: key of `IMPLEMENTATIONS`.
+    out_scale: `Linear.scale` of the output projection.
+    dtype: of matrix products.
+    bias: whether linear maps have biases.
+    qk_norm: RMSNorm of each query and key, before they turn.
+    key_bias: whether keys have a bias, where linear maps do.
+    sub_norm: key of `layers.NORMS`, of a norm of the concatenated heads before
+      the output projection; '': none.
   """
   heads: int
   implementation: str = 'xla'
   out_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
   bias: bool = True
-  qk_norm: bool = False  # RMSNorm of each query and key, before they turn.
+  qk_norm: bool = False
+  key_bias: bool = True
+  sub_norm: str = ''
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array,
@@ -101,10 +117,12 @@ class Attention(nn.Module):
     width = x_BxLxD.shape[-1]
     qkv_BxLxE = layers.Linear(
         3 * width, ('embed', 'heads'), matrices=3, dtype=self.dtype,
-        bias=self.bias, name='qkv')(x_BxLxD)
+        bias=self.bias and self.key_bias, name='qkv')(x_BxLxD)
     qkv_BxLxHx3xK = qkv_BxLxE.reshape(
         *x_BxLxD.shape[:2], self.heads, 3, width // self.heads)
     q, k, v = (x[..., 0, :] for x in jnp.split(qkv_BxLxHx3xK, 3, axis=-2))
+    if self.bias and not self.key_bias:
+      q, v = q + self._bias('q_bias', q), v + self._bias('v_bias', v)
     if self.qk_norm:
       q = layers.RMSNorm(self.dtype, name='norm_q')(q)
       k = layers.RMSNorm(self.dtype, name='norm_k')(k)
@@ -113,4 +131,13 @@ class Attention(nn.Module):
     o_BxLxHxK = IMPLEMENTATIONS[self.implementation](q, k, v, valid_BxL)
     out = layers.Linear(width, ('heads', 'embed'), scale=self.out_scale,
                         dtype=self.dtype, bias=self.bias, name='out')
-    return out(o_BxLxHxK.reshape(x_BxLxD.shape))
+    o_BxLxD = o_BxLxHxK.reshape(x_BxLxD.shape)
+    if self.sub_norm:
+      o_BxLxD = layers.NORMS[self.sub_norm](self.dtype, name='sub_norm')(
+          o_BxLxD)
+    return out(o_BxLxD)
+
+  def _bias(self, name, x_BxLxHxK):
+    bias_D = self.param(name, nn.with_logical_partitioning(
+        nn.initializers.zeros, ('heads',)), (math.prod(x_BxLxHxK.shape[2:]),))
+    return bias_D.reshape(x_BxLxHxK.shape[2:]).astype(x_BxLxHxK.dtype)

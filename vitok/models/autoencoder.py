@@ -13,6 +13,17 @@ Two variants of the code (appendix A.3) are options of the same modules:
            dropped: a code whose first tokens can be decoded alone. Losses of
            the bottleneck are those of the whole code.
 
+So are the parts in which QLIP differs (arXiv 2502.05178, section 3):
+
+  cls         The encoder gets a learned token before the patches. It is what an
+              image is told by as a whole, and no part of the code. The final
+              norm of the encoder is its alone: tokens of the code leave the
+              last block as they are.
+  projection  To the code and from it: 'linear', or 'mlp' with a GELU between
+              two linear maps.
+  head        From the decoder's final tokens to pixels: 'linear', or 'tanh',
+              with as many hidden units as the decoder's MLPs.
+
 Images of different sizes share a batch as their patches (`Patches`, ViTok-v2's
 NaFlex), with a model of positions 'rope2d' or 'none'. One example's 'image' is
 then its patches, padded to the same number L, one below the other: one frame
@@ -22,6 +33,7 @@ Dimensions: B batch, T frames, H and W pixels, C colours, L tokens, P numbers
 of a patch (q * p * p * C), D width, c channels of the code.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -58,6 +70,10 @@ def unpatchify(patches_BxLxP: jax.Array, grid: positions.Grid, tubelet: int,
       -1, t * tubelet, h * patch, w * patch, x.shape[-1])
 
 
+HEADS = ('linear', 'tanh')
+PROJECTIONS = ('linear', 'mlp')
+
+
 @struct.dataclass
 class Patches:
   """Where the patches of images of different sizes lie.
@@ -80,26 +96,30 @@ class Trunk(nn.Module):
   layer_scale: float = 0.0
   qk_norm: bool = False
   bias: bool = True
+  key_bias: bool = True
+  sub_norm: bool = False
   final_norm: bool = True
   attention: str = 'xla'
   scan: bool = True
   remat: str = 'none'
   window: int = 0
   latents: int = 0
+  cls: bool = False
   dtype: jnp.dtype = jnp.float32
 
-  def trunk(self, x_BxLxD, grid, taps, kept, patches=None):
-    """Final tokens (B, L, D) in the slice `kept`; `{k: output of block k}`."""
+  def trunk(self, x_BxLxD, grid, taps, patches=None):
+    """Tokens after the last block; `{k: output of block k}`."""
     block = stack.Block(
         self.tower, self.mlp, self.norm, self.attention, self.block,
-        self.layer_scale, self.qk_norm, self.bias, self.dtype, name='blocks')
+        self.layer_scale, self.qk_norm, self.bias, self.dtype, self.key_bias,
+        self.sub_norm, name='blocks')
     shape = x_BxLxD.shape
     if self.window:  # Parts of a clip are clips, or images, of their own.
       grid = (self.window, *grid[1:])
       x_BxLxD = layers.constrain_batch(x_BxLxD.reshape(
           -1, math.prod(grid), shape[-1]))
     rotation = positions.rotation(self.positions, grid, self.tower.head_dim,
-                                  self.latents)
+                                  self.latents, self.cls)
     if patches is not None and rotation is not None:
       rotation = positions.rotation_at(patches.places, self.tower.head_dim)
     x_BxLxD, tapped, _ = stack.stack(
@@ -107,36 +127,50 @@ class Trunk(nn.Module):
         None if patches is None else patches.valid, taps=taps, scan=self.scan,
         remat=self.remat)
     x_BxLxD = x_BxLxD.reshape(shape)
-    tapped = {number: tap.reshape(shape) for number, tap in tapped.items()}
-    x_BxLxD = layers.constrain_batch(x_BxLxD[:, kept])
-    if self.final_norm:
-      x_BxLxD = layers.NORMS[self.norm](self.dtype, name='norm')(x_BxLxD)
-    return x_BxLxD, tapped
+    return x_BxLxD, {number: tap.reshape(shape)
+                     for number, tap in tapped.items()}
+
+  def last_norm(self, x):
+    if not self.final_norm:
+      return x
+    return layers.NORMS[self.norm](self.dtype, name='norm')(x)
 
 
 class Encoder(Trunk):
-  """Patches to tokens of the code."""
+  """Patches to tokens of the code, CLS (or None) and taps."""
 
   @nn.compact
   def __call__(self, patches_BxLxP: jax.Array, grid: positions.Grid,
                taps: Sequence[int] = (), patches: Patches | None = None):
     x_BxLxD = layers.Linear(self.tower.width, ('patch', 'embed'),
                             dtype=self.dtype, name='embed')(patches_BxLxP)
-    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD)
-    if not self.latents:
-      return self.trunk(x_BxLxD, grid, taps, slice(None), patches)
-    table_LxD = self.param(
-        'latents', nn.with_logical_partitioning(
-            lambda _, shape: jnp.asarray(
-                positions.sincos((1, 1, shape[0]), shape[1], axes=1)),
-            ('tokens', 'embed')), (self.latents, self.tower.width))
-    x_BxLxD = _append(x_BxLxD, table_LxD.astype(self.dtype))
-    return self.trunk(x_BxLxD, grid, taps, slice(-self.latents, None))
+    if self.cls:
+      cls_D = self.param('cls', nn.with_logical_partitioning(
+          nn.initializers.normal(0.02), ('embed',)), (self.tower.width,))
+      x_BxLxD = _append(cls_D[None].astype(self.dtype), x_BxLxD)
+      patches = patches and _after_cls(patches)
+    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD, cls=self.cls)
+    if self.latents:
+      table_LxD = self.param(
+          'latents', nn.with_logical_partitioning(
+              lambda _, shape: jnp.asarray(
+                  positions.sincos((1, 1, shape[0]), shape[1], axes=1)),
+              ('tokens', 'embed')), (self.latents, self.tower.width))
+      x_BxLxD = _append(x_BxLxD, table_LxD.astype(self.dtype))
+    x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps, patches)
+    first = -self.latents or int(self.cls)
+    code_BxLxD = layers.constrain_batch(x_BxLxD[:, first:])
+    if not self.cls:
+      return self.last_norm(code_BxLxD), None, tapped
+    cls_BxD = layers.constrain_batch(x_BxLxD[:, 0])
+    return code_BxLxD, self.last_norm(cls_BxD), tapped
 
 
 class Decoder(Trunk):
-  """Tokens of the code to patches, in float32."""
+  """Tokens of the code to patches, in float32, what these are a linear map of,
+  and taps."""
   patch_dim: int = 0
+  head: str = 'linear'
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array, grid: positions.Grid,
@@ -147,12 +181,21 @@ class Decoder(Trunk):
           nn.initializers.normal(0.02), ('embed',)), x_BxLxD.shape[-1:])
       x_BxLxD = _append(jnp.broadcast_to(
           mask_D.astype(self.dtype), (count, len(mask_D))), x_BxLxD)
-    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD, self.latents)
-    x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps, slice(count), patches)
+    start = 0.0 if self.positions == 'rope2d_learned' else 0.02
+    x_BxLxD = positions.add(self, self.positions, grid, x_BxLxD, self.latents,
+                            start=start)
+    x_BxLxD, tapped = self.trunk(x_BxLxD, grid, taps, patches)
+    last = self.last_norm(layers.constrain_batch(x_BxLxD[:, :count]))
+    axis = 'embed'
+    if self.head == 'tanh':
+      axis = 'mlp'
+      last = jnp.tanh(layers.Linear(
+          self.tower.hidden(self.mlp), ('embed', 'mlp'), dtype=self.dtype,
+          name='unembed_hidden')(last))
     unembed = layers.Linear(
-        self.patch_dim, ('embed', 'patch'), scale=layers.PIXELS_SCALE,
+        self.patch_dim, (axis, 'patch'), scale=layers.PIXELS_SCALE,
         dtype=self.dtype, out_dtype=jnp.float32, name='unembed')
-    return unembed(x_BxLxD), x_BxLxD, tapped
+    return unembed(last), last, tapped
 
 
 def _append(first, second):
@@ -160,6 +203,13 @@ def _append(first, second):
   batch = max(first, second, key=jnp.ndim).shape[0]
   return jnp.concatenate([
       jnp.broadcast_to(x, (batch, *x.shape[-2:])) for x in (first, second)], 1)
+
+
+def _after_cls(patches):
+  """`patches` with a CLS token before them, at 0, 0: not turned."""
+  return Patches(
+      jnp.pad(patches.places, ((0, 0), (1, 0), (0, 0))),
+      jnp.pad(patches.valid, ((0, 0), (1, 0)), constant_values=True))
 
 
 class AutoEncoder(nn.Module):
@@ -172,6 +222,7 @@ class AutoEncoder(nn.Module):
     bottleneck_name: key of `bottlenecks.BOTTLENECKS`.
     quantizer: the bottleneck's `options`.
     keep: lengths to which the code is cut in training; (): it is not.
+    cls, projection, head: see the top of the file.
   """
   size: sizes.Size
   grid: positions.Grid
@@ -179,21 +230,29 @@ class AutoEncoder(nn.Module):
   bottleneck_name: str = 'gaussian'
   quantizer: Mapping[str, Any] = FrozenDict()
   keep: tuple[int, ...] = ()
+  cls: bool = False
+  projection: str = 'linear'
+  head: str = 'linear'
   dtype: jnp.dtype = jnp.float32
 
   def setup(self):
     size = self.size
     options = dict(self.trunk, latents=size.latents, dtype=self.dtype)
-    self.encoder = Encoder(size.encoder, **options)
+    self.encoder = Encoder(size.encoder, cls=self.cls, **options)
     self.bottleneck = bottlenecks.BOTTLENECKS[self.bottleneck_name](
-        size.channels, self.dtype, self.quantizer)
-    self.bottleneck_up = layers.Linear(
-        size.decoder.width, ('code', 'embed'), dtype=self.dtype)
+        size.channels, self.dtype, self.quantizer, self.projection)
+    up = functools.partial(layers.Linear, size.decoder.width, dtype=self.dtype)
+    if self.projection == 'mlp':
+      self.bottleneck_up_hidden = up(('code', 'mlp'))
+      self.bottleneck_up = up(('mlp', 'embed'))
+    else:
+      self.bottleneck_up = up(('code', 'embed'))
     if self.keep:
       self.bottleneck_mask = self.param(
           'bottleneck_mask', nn.with_logical_partitioning(
               nn.initializers.zeros, ('code',)), (size.channels,))
-    self.decoder = Decoder(size.decoder, patch_dim=size.patch_dim, **options)
+    self.decoder = Decoder(size.decoder, patch_dim=size.patch_dim,
+                           head=self.head, **options)
 
   def __call__(self, image_BxTxHxWxC: jax.Array,
                keys: jax.Array | None = None, train: bool = False,
@@ -212,12 +271,14 @@ class AutoEncoder(nn.Module):
 
     Returns:
       The reconstruction, float32, not clipped; and a dictionary of 'code' (a
-      `Code`, not cut), 'encoder' and 'decoder' (final tokens (B, L, D) after
-      the last norm: of the code, of the patches) and 'taps' ({'encoder': {k:
-      all tokens}, 'decoder': ...}).
+      `Code`, not cut), 'encoder' (the code's tokens (B, L, D) that the
+      bottleneck reads), 'decoder' (what pixels are a linear map of, (B, L, D)
+      after the last norm or, of the head 'tanh', its hidden units), 'taps'
+      ({'encoder': {k: all tokens}, 'decoder': ...}) and, of a model with a
+      CLS token, 'cls' (B, D) after the encoder's last norm.
     """
     taps = taps or {}
-    code, tokens, encoder_taps = self._encode(
+    code, tokens, cls_BxD, encoder_taps = self._encode(
         image_BxTxHxWxC, keys, train, taps.get('encoder', ()), patches)
     length_B = None
     if train and self.keep and keys is not None:
@@ -225,9 +286,9 @@ class AutoEncoder(nn.Module):
     image, decoded, decoder_taps = self._decode(
         code.z, self._grid(image_BxTxHxWxC), taps.get('decoder', ()), length_B,
         patches)
-    return image, {
-        'code': code, 'encoder': tokens, 'decoder': decoded,
-        'taps': {'encoder': encoder_taps, 'decoder': decoder_taps}}
+    out = {'code': code, 'encoder': tokens, 'decoder': decoded,
+           'taps': {'encoder': encoder_taps, 'decoder': decoder_taps}}
+    return image, out | ({'cls': cls_BxD} if self.cls else {})
 
   def encode(self, image_BxTxHxWxC: jax.Array, keys: jax.Array | None = None,
              train: bool = False) -> bottlenecks.Code:
@@ -259,8 +320,9 @@ class AutoEncoder(nn.Module):
   def _encode(self, image, keys, train, taps=(), patches=None):
     x_BxLxP = patchify(layers.constrain_batch(image), self.size.tubelet,
                        self.size.patch)
-    tokens, tapped = self.encoder(x_BxLxP, self._grid(image), taps, patches)
-    return self.bottleneck(tokens, keys, train), tokens, tapped
+    tokens, cls_BxD, tapped = self.encoder(x_BxLxP, self._grid(image), taps,
+                                           patches)
+    return self.bottleneck(tokens, keys, train), tokens, cls_BxD, tapped
 
   def _length(self, key):
     # The key itself is the bottleneck's.
@@ -279,7 +341,10 @@ class AutoEncoder(nn.Module):
     return jnp.where(read_BxLx1, z_BxLxc, self.bottleneck_mask)
 
   def _decode(self, z_BxLxc, grid, taps=(), length=None, patches=None):
-    x_BxLxD = self.bottleneck_up(self._cut(z_BxLxc, grid, length))
+    x_BxLxD = self._cut(z_BxLxc, grid, length)
+    if self.projection == 'mlp':
+      x_BxLxD = layers.gelu(self.bottleneck_up_hidden(x_BxLxD))
+    x_BxLxD = self.bottleneck_up(x_BxLxD)
     x_BxLxP, tokens, tapped = self.decoder(x_BxLxD, grid, taps, patches)
     image = unpatchify(x_BxLxP, grid, self.size.tubelet, self.size.patch)
     return layers.constrain_batch(image), tokens, tapped

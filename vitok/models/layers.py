@@ -141,12 +141,23 @@ def _vector(module, name, init, size):
       name, nn.with_logical_partitioning(init, ('embed',)), (size,))
 
 
+gelu = _store_inputs(functools.partial(nn.gelu, approximate=False))
+
+
 class SwiGLU(nn.Module):
-  """down(silu(gate(x)) * value(x)) (arXiv 2002.05202)."""
+  """down(silu(gate(x)) * value(x)) (arXiv 2002.05202).
+
+  Attributes:
+    hidden: width of `gate` and `value`.
+    out_scale: `Linear.scale` of `down`.
+    dtype, bias: as of `Linear`.
+    sub_norm: key of `NORMS`, of a norm before `down`; '': none.
+  """
   hidden: int
   out_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
   bias: bool = True
+  sub_norm: str = ''
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
@@ -156,23 +167,27 @@ class SwiGLU(nn.Module):
     value_BxLxF = linear(self.hidden, up, name='value')(x_BxLxD)
     h_BxLxF = _store_inputs(lambda gate, value: nn.silu(gate) * value)(
         gate_BxLxF, value_BxLxF)
+    if self.sub_norm:
+      h_BxLxF = NORMS[self.sub_norm](self.dtype, name='sub_norm')(h_BxLxF)
     return linear(x_BxLxD.shape[-1], down, scale=self.out_scale,
                   name='down')(h_BxLxF)
 
 
 class GeluMLP(nn.Module):
-  """down(gelu(up(x))), the exact (erf) GELU."""
+  """down(gelu(up(x))), the exact (erf) GELU; attributes as of `SwiGLU`."""
   hidden: int
   out_scale: float = 1.0
   dtype: jnp.dtype = jnp.float32
   bias: bool = True
+  sub_norm: str = ''
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array) -> jax.Array:
     linear = functools.partial(Linear, dtype=self.dtype, bias=self.bias)
     h_BxLxF = linear(self.hidden, ('embed', 'mlp'), name='up')(x_BxLxD)
-    h_BxLxF = _store_inputs(functools.partial(nn.gelu, approximate=False))(
-        h_BxLxF)
+    h_BxLxF = gelu(h_BxLxF)
+    if self.sub_norm:
+      h_BxLxF = NORMS[self.sub_norm](self.dtype, name='sub_norm')(h_BxLxF)
     return linear(x_BxLxD.shape[-1], ('mlp', 'embed'), scale=self.out_scale,
                   name='down')(h_BxLxF)
 

@@ -8,12 +8,19 @@ head dimension to rows and the second to columns; `rope3d` gives channels to
 time, rows and columns, in this order, by `axis_split`. Fixed `sincos` and
 `learned` vectors are added to the tokens at the input of each tower.
 
+`rope2d_learned`, QLIP's, has a table as `learned` and turns as `rope2d`, but
+with every grid rescaled to 16 rows and 16 columns: row i of h is at 16 i / h.
+The table of the decoder starts at zero.
+
 Latent tokens follow the patches and have one axis of their own. Under any rope
 the n latents are turned in all channels as `rope1d` turns tokens, and lie
 evenly along the L patches: latent i at i L / n. (At 0, 1, ... they learn more
 slowly: CIFAR-10, `F-F/1x8x8+8`, `rope1d`, 300 steps, 17.2 and not 17.8 dB.)
 With `rope2d` and `rope3d` what a patch meets in a latent is then no distance,
 but an angle of its own for every pair of patch and latent.
+
+A CLS token, before the patches, is never turned, and has no `sincos` vector,
+but one of its own in a learned table.
 
 Dimensions: L tokens, K channels of a head, D width.
 """
@@ -26,8 +33,10 @@ from flax import linen as nn
 from vitok import sizes
 
 THETA = 10000.0
+RESCALED = 16  # Rows and columns of every grid, under `rope2d_learned`.
 Grid = tuple[int, int, int]  # Tokens along time, rows, columns.
-NAMES = ('rope2d', 'rope3d', 'rope1d', 'sincos', 'learned', 'none')
+NAMES = ('rope2d', 'rope3d', 'rope1d', 'sincos', 'learned', 'rope2d_learned',
+         'none')
 
 
 def axis_split(channels: int, axes: int) -> tuple[int, ...]:
@@ -59,9 +68,16 @@ def coordinates(grid: Grid) -> np.ndarray:
                   -1).reshape(-1, 3)
 
 
-def _angles(grid, axes, channels):
+def has_table(name: str) -> bool:
+  """Whether positions `name` have parameters, a vector for each token."""
+  return name.endswith('learned')
+
+
+def _angles(grid, axes, channels, rescaled=False):
   """(L, channels / 2): each axis' coordinate times its frequencies."""
   position_Lx3 = coordinates(grid)
+  if rescaled:
+    position_Lx3 = position_Lx3 / np.array(grid) * RESCALED
   position = (np.arange(len(position_Lx3))[:, None] if axes == 1
               else position_Lx3[:, 3 - axes:])
   split = axis_split(channels, axes)
@@ -70,18 +86,20 @@ def _angles(grid, axes, channels):
       for i, n in enumerate(split)], -1)
 
 
-def rotation(name: str, grid: Grid, head_dim: int,
-             latents: int = 0) -> np.ndarray | None:
+def rotation(name: str, grid: Grid, head_dim: int, latents: int = 0,
+             cls: bool = False) -> np.ndarray | None:
   """(2, L, K/2) float32 cosines and sines, or `None` if `name` is no rope.
 
-  L counts the patches of the grid and then the `latents`.
+  L counts a CLS token, if there is one, the patches of the grid and then the
+  `latents`.
   """
   if not name.startswith('rope'):
     return None
-  patches_LxK = _angles(grid, int(name[4]), head_dim)
+  patches_LxK = _angles(grid, int(name[4]), head_dim, has_table(name))
   step = len(patches_LxK) / max(latents, 1)
   angles_LxK = np.concatenate([
-      patches_LxK, step * _angles((1, 1, latents), 1, head_dim)])
+      np.zeros((int(cls), head_dim // 2)), patches_LxK,
+      step * _angles((1, 1, latents), 1, head_dim)])
   return np.stack([np.cos(angles_LxK), np.sin(angles_LxK)]).astype(np.float32)
 
 
@@ -112,26 +130,30 @@ def sincos(grid: Grid, width: int, axes: int = 0) -> np.ndarray:
 
 
 def add(module: nn.Module, name: str, grid: Grid, x_BxLxD: jax.Array,
-        latents: int = 0) -> jax.Array:
+        latents: int = 0, cls: bool = False, start: float = 0.02
+        ) -> jax.Array:
   """Tokens with the vectors of positions `name` added, if it has any.
 
   Args:
     module: the caller, inside a compact method; its parameter 'positions' is
-      the table of `learned`.
+      the learned table.
     name: one of `NAMES`.
     grid: of the patches.
-    x_BxLxD: input of a tower: patches, then latents.
+    x_BxLxD: input of a tower: CLS, patches, latents.
     latents: how many latent tokens there are.
+    cls: whether there is a CLS token.
+    start: standard deviation with which a learned table starts.
   """
   if name == 'sincos':
     width = x_BxLxD.shape[-1]
     table_LxD = np.concatenate([
-        sincos(grid, width), sincos((1, 1, latents), width, axes=1)])
+        np.zeros((int(cls), width)), sincos(grid, width),
+        sincos((1, 1, latents), width, axes=1)])
     return x_BxLxD + table_LxD.astype(x_BxLxD.dtype)
-  if name == 'learned':
+  if has_table(name):
     table_LxD = module.param(
         'positions', nn.with_logical_partitioning(
-            nn.initializers.normal(0.02), ('tokens', 'embed')),
+            nn.initializers.normal(start), ('tokens', 'embed')),
         x_BxLxD.shape[1:])
     return x_BxLxD + table_LxD.astype(x_BxLxD.dtype)
   return x_BxLxD

@@ -40,6 +40,9 @@ class Block(nn.Module):
     qk_norm: whether queries and keys pass an RMSNorm.
     bias: whether the linear maps have biases.
     dtype: of matrix products.
+    key_bias: whether keys have one, too.
+    sub_norm: whether heads and hidden units pass a norm before the last linear
+      map of attention and of the MLP (arXiv 2210.06423, sub-LN).
   """
   tower: sizes.Tower
   mlp: str = 'swiglu'
@@ -50,6 +53,8 @@ class Block(nn.Module):
   qk_norm: bool = False
   bias: bool = True
   dtype: jnp.dtype = jnp.float32
+  key_bias: bool = True
+  sub_norm: bool = False
 
   @nn.compact
   def __call__(self, x_BxLxD: jax.Array, per_layer: None = None,
@@ -58,13 +63,14 @@ class Block(nn.Module):
     """Returns the tokens and no per-layer output; takes no such input."""
     del per_layer
     norm = layers.NORMS[self.norm]
+    sub_norm = self.norm if self.sub_norm else ''
     out_scale = (2 * self.tower.depth)**-0.5  # Two branches a block.
     attend = attention.Attention(
         self.tower.heads, self.attention, out_scale, self.dtype, self.bias,
-        self.qk_norm, name='attention')
+        self.qk_norm, self.key_bias, sub_norm, name='attention')
     mlp = layers.MLPS[self.mlp](
         self.tower.hidden(self.mlp), out_scale, self.dtype, self.bias,
-        name='mlp')
+        sub_norm, name='mlp')
     x = layers.constrain_batch(x_BxLxD)
     n = norm(self.dtype, name='norm1')(x)
     if self.form == 'parallel':

@@ -202,8 +202,8 @@ def _of_model(run):
 def _size(config):
   """The size that a resolved config stands for, its overrides included."""
   towers = {side: types.SimpleNamespace(**{
-      field: config[f'model.{side}.{field}']
-      for field in ('width', 'depth', 'heads', 'mlp_ratio')})
+      field: config.get(f'model.{side}.{field}', 0)  # Runs older than a field.
+      for field in ('width', 'depth', 'heads', 'mlp_ratio', 'mlp_width')})
             for side in ('encoder', 'decoder')}
   return sizes.from_config(
       types.SimpleNamespace(name=config['model.name'],

@@ -24,8 +24,9 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
+from vitok import accounting, errors, models
 from vitok import config as config_lib
-from vitok import errors, sizes
+from vitok.accounting import flops as flops_lib
 from vitok.interop import saved
 from vitok.losses import adversarial, schedules
 from vitok.models import autoencoder, counting, discriminators
@@ -274,9 +275,11 @@ class Adversarial(reconstruction.Reconstruction):
   def _spare_encoder(self, cost):
     """Takes from `cost` what a frozen encoder and bottleneck do not compute:
     their backward pass, and the gradient of the code."""
-    size = sizes.from_config(self._config.model)
+    data_ = self._config.data
     flops, parts = cost['flops'], cost['flops']['by_part']
-    up = 2 * cost['tokens'] * size.channels * size.decoder.width
+    up = 2 * flops_lib.up(accounting.Spec(
+        self.model.size, data_.frames, data_.resolution,
+        **models.arithmetic(self._config.model)))
     kept = {'encoder': parts['forward']['encoder'],
             'bottleneck': parts['forward']['bottleneck'] + up}
     spared = sum(parts['train_step'][part] - n for part, n in kept.items())

@@ -27,6 +27,7 @@ from jax.sharding import AxisType
 
 from vitok import accounting, data, errors, files, models
 from vitok import config as config_lib
+from vitok.accounting import flops
 from vitok.data import codes, native, splits
 from vitok.interop import manifest, saved
 from vitok.tasks import base, reuse
@@ -178,8 +179,10 @@ class Frozen:
         self.model.size, shape.frames, shape.resolution,
         **models.arithmetic(model))
     parts = cost['flops']['by_part']['forward']
-    width = self.model.size.decoder.width
-    up = 2 * self.floats * width  # The rest of the bottleneck is the encoder's.
+    # The rest of the bottleneck is the encoder's.
+    up = 2 * flops.up(accounting.Spec(
+        self.model.size, shape.frames, shape.resolution,
+        **models.arithmetic(model)))
     return {'parameters': cost['parameters'],
             'encode': parts['encoder'] + parts['bottleneck'] - up,
             'decode': parts['decoder'] + up}

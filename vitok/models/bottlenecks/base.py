@@ -45,12 +45,14 @@ class Bottleneck(nn.Module):
     dtype: of matrix products.
     options: the fields `reads` of `config.model.quantizer`; others are refused
       where they are not the default's.
+    projection: 'linear' or 'mlp': what projects the encoder's tokens.
     code_projection: width of the projection from the encoder, in units of c.
     additive: whether a batch's gradient is the mean of that of its parts.
   """
   channels: int
   dtype: jnp.dtype = jnp.float32
   options: Mapping[str, Any] = FrozenDict()
+  projection: str = 'linear'
   code_projection = 1
   reads = ()
   additive = True
@@ -92,6 +94,12 @@ class Bottleneck(nn.Module):
 
   def down(self, h_BxLxD: jax.Array) -> jax.Array:
     """Projects to `code_projection * channels` in float32; for `__call__`."""
+    axis = 'embed'
+    if self.projection == 'mlp':
+      axis = 'mlp'
+      h_BxLxD = layers.gelu(layers.Linear(
+          h_BxLxD.shape[-1], ('embed', 'mlp'), dtype=self.dtype,
+          name='down_hidden')(h_BxLxD))
     return layers.Linear(
-        self.code_projection * self.channels, ('embed', 'code'),
+        self.code_projection * self.channels, (axis, 'code'),
         dtype=self.dtype, out_dtype=jnp.float32, name='down')(h_BxLxD)
