@@ -46,7 +46,7 @@ PRESETS = {
         budgets=(4e17, 1.6e18, 6.4e18, 2.56e19), channels=(16, 64), patch=16,
         widths=(768, 1024, 1536), depths=((1, 2), (3, 6), (6, 12), (6, 24)),
         head=64, sizes=7, steps=(300, 400_000), rate=6e-4,
-        multiples=(0.5, 2.0)),
+        multiples=(0.5, 2.0), layers={'model.remat': 'full'}),
 }
 
 

@@ -44,6 +44,8 @@ SMALLER = {
         '--config.adversarial.width=0.0625',
     'Ld4-Ld24/1x16x64': 'Ld4-Ld24/1x16x64 --config.loss.feature_tile=16',
     'dit.py:S:runs/sb16': 'dit.py:F:runs/sb16 --config.diffusion.steps=2',
+    'qlip.py:B/16': 'qlip.py:F/4 --config.model.name=F-F/1x4x28 '
+        '--config.data.resolution=32',
     '--count=16': '--count=2 --steps=2',
 }
 

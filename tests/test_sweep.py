@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 @pytest.mark.parametrize('arguments, message', [
     (['list', TINY + ':cpuu'], "nearest valid choice: cpu"),
-    (['list', 'experiments/bottleneck.py'], 'bottleneck_scaling.py'),
+    (['list', 'experiments/bottleneck_scalin.py'], 'bottleneck_scaling.py'),
     (['lits', TINY], 'list'),
     (['run', TINY], '--workdir'),
     (['run', TINY, '--workdir=w', '--indx=1'], '--index'),

@@ -10,7 +10,8 @@
   --batch_size=256    encoded at a time, by all devices of this process
   --checkpoint=STEP   of the tokenizer; by default the newest
 
-writes codes (latent means of the images so cropped) with their labels, the
+writes codes (latent means of the images so cropped, or the integers of discrete
+codes, packed into bytes) with their labels, the
 SHA-256 of the tokenizer, and mean and deviation of each channel, as
 `vitok.data.codes` says. A generator then trains without the encoder:
 
@@ -56,7 +57,7 @@ def encode(workdir: Any, out: Any, source: str = '', split: str = '',
   """
   import jax
 
-  from vitok import data, loading
+  from vitok import data, loading, models
   from vitok.data import codes, native, splits, transforms
   from vitok.tasks import tokenizer
   from vitok.training import mesh as mesh_lib
@@ -89,19 +90,23 @@ def encode(workdir: Any, out: Any, source: str = '', split: str = '',
   frozen = tokenizer.Frozen(own)
   mesh = mesh_lib.make_mesh(own.mesh, jax.local_devices())
   loaded = jax.device_put(frozen.reference.load(), mesh_lib.replicated(mesh))
-  function = jax.jit(lambda loaded, image: frozen.encode(
-      loaded, {'image': image}, None))
+  radices = models.radices(own.model)
+
+  @jax.jit
+  def function(loaded, image):
+    code = frozen.code(loaded, image, None)
+    return (code.z, code.ids) if radices else (code.z,)
 
   def rows(batches):
     for batch in batches:
       with jax.set_mesh(mesh):
-        z_BxLxc = np.asarray(function(loaded, batch['image']))
+        coded = [np.asarray(x) for x in function(loaded, batch['image'])]
       index, mask, label = (np.asarray(batch[name])
                             for name in ('index', 'mask', 'label'))
-      for code, number, good, of in zip(z_BxLxc, index, mask, label,
-                                        strict=True):
+      for number, good, of, code, *ids in zip(index, mask, label, *coded,
+                                              strict=True):
         if number >= 0:  # No padding.
-          yield (code, int(of)) if good else None
+          yield (code, int(of), *ids) if good else None
 
   made = {}
   for config in configs:
@@ -111,7 +116,8 @@ def encode(workdir: Any, out: Any, source: str = '', split: str = '',
         'tokenizer': frozen.reference.source, 'sha256': frozen.sha256,
         'source': config.evaluation.source, 'split': config.evaluation.split,
         'crop': crop, 'filter': config.evaluation.filter,
-        'data': data.fingerprint(config, 'evaluation')})
+        'data': data.fingerprint(config, 'evaluation'),
+        **({'radices': radices} if radices else {})})
   return made
 
 

@@ -84,7 +84,7 @@ def test_checks_have_their_units(preset):
   assert len(labels) - len(set(labels)) >= 3
   longer = {unit.factors['configuration'] for unit, _ in units
             if unit.factors['role'] == 'longer'}
-  assert len(longer) == 4 and sum('apart' in label for label in longer) == 1
+  assert len(longer) >= 4 and sum('apart' in label for label in longer) == 1
   assert len({unit.factors['configuration'] for unit, _ in units
               if unit.factors['role'] == 'rate'}) == 2
 
@@ -120,8 +120,9 @@ def test_lengths_at_cpu_fit_twenty_minutes_on_two_cores():
 
 
 @pytest.mark.parametrize('name', ['video_scaling', 'video_length'])
+# (The paper's losses see every frame with VGG16: two nodes.)
 @pytest.mark.parametrize('preset, count, limit', [
-    ('gpu1', 1, 24), ('gpu', 8, 48), ('paper', 8, 24 * 14)])
+    ('gpu1', 1, 24), ('gpu', 8, 48), ('paper', 16, 24 * 14)])
 def test_price_and_memory_fit_the_machine(preset, count, limit, name):
   value = price_lib.price(load(preset, name=name)[0], device='h100',
                           count=count)

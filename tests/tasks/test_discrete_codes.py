@@ -11,8 +11,8 @@ import pytest
 import vitok
 from tests import runs, tiny_run
 from vitok import config as config_lib
-from vitok import errors, models, tasks
-from vitok.data import packing
+from vitok import data, encode, errors, models, tasks
+from vitok.data import codes, packing
 from vitok.interop import saved
 from vitok.tasks import objective
 from vitok.training import step, trainer
@@ -88,6 +88,35 @@ def test_integers_alone_packed_into_bytes_give_the_same_images(trained):
                 ids + np.max(tokenizer.radices), ids - 40):
     with pytest.raises(errors.InputError, match='code'):
       tokenizer.decode(wrong)
+
+
+def test_codes_are_cached_as_packed_integers_and_generators_read_them(
+    trained, tmp_path):
+  kind, workdir = trained
+  made = encode.encode(workdir, tmp_path, batch_size=8)['test']
+  tokenizer = vitok.load(workdir)
+  assert tuple(made['radices']) == tokenizer.radices
+  own = config_lib.override(config(kind), {
+      key: value for key, value in tiny_run.DIT.items()
+      if not key.startswith('model')} | {
+          'tokenizer.workdir': str(workdir), 'tokenizer.sample': False,
+          'data.sources': (f'codes:{tmp_path}',), 'data.split': 'test',
+          'evaluation.split': 'test'})
+  images = config(kind, data__crop='center', data__split='test',
+                  data__flip=False)
+  coded, seen = data.host_batch(own, 0), data.host_batch(images, 0)
+  np.testing.assert_array_equal(coded['index'], seen['index'])
+  code = tokenizer.encode(seen['image'])
+  assert coded['code'].dtype == np.int32
+  np.testing.assert_array_equal(coded['code'], code.ids)
+  bits = {'vq': 16, 'bsq_36': 36}[kind]
+  record = codes.pack(coded['code'][0], 0, tokenizer.radices)
+  assert len(record) == 16 + -(-code.ids.shape[1] * bits // 8)
+  task = tasks.build(own)
+  z = jax.jit(lambda frozen, batch: task.generator.tokenizer.encode(
+      frozen, batch, None))(task.weights['tokenizer'].load(), {
+          'code': coded['code']})
+  np.testing.assert_array_equal(z, code.z)
 
 
 def test_integers_are_no_code_of_a_model_of_floats(tmp_path):

@@ -24,13 +24,13 @@ def measured(tmp_path_factory):
   """(what `--quick` printed, the file that it wrote)."""
   out = tmp_path_factory.mktemp('benchmark') / 'out.json'
   # As wide as a patch and shallow: few linear maps differ, little to compile.
-  process = run('--quick', '--models=cpu', '--rounds=3', f'--out={out}',
+  process = run('--quick', '--models=cpu', '--rounds=2', f'--out={out}',
                 '--config.model.name=A-A/4', '--config.data.resolution=16',
                 *(f'--config.model.{side}.{field}'
                   for side in ('encoder', 'decoder')
                   for field in ('width=48', 'heads=1')))
   assert process.returncode == 0, process.stderr
-  assert '3 of 3' in process.stderr and 's left' in process.stderr
+  assert '2 of 2' in process.stderr and 's left' in process.stderr
   return json.loads(process.stdout), json.loads(out.read_text())
 
 

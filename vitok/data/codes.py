@@ -5,13 +5,15 @@ for each split, ArrayRecord files `codes-<split>.array_record-<shard>-of-<n>`
 and, written last, `codes-<split>.json`: which tokenizer made them (SHA-256),
 of which records, and mean and deviation of each channel. A record is
 
-  magic  4 bytes  b'VTKZ'
+  magic  4 bytes  b'VTKZ', b'VTKI' of integers
   label  int32    class, -1 where there is none
-  L c    uint32   shape, tokens and channels
+  L c    uint32   shape, tokens and channels, or integers of a token
 
 and then the code, float32, little-endian like the header: the latent means of
-the image as evaluation crops it. So neither posterior samples nor crops and
-flips vary from epoch to epoch, as they do where codes are made in the step.
+the image as evaluation crops it. Of a discrete code it is the integers, packed
+into bytes (`packing`) by the radices that the manifest has. So neither
+posterior samples nor crops and flips vary from epoch to epoch, as they do where
+codes are made in the step.
 """
 
 import json
@@ -24,46 +26,53 @@ import numpy as np
 from etils import epath
 
 from vitok import errors, files
-from vitok.data import folders, records
+from vitok.data import folders, packing, records
 
 PREFIX = 'codes:'
 _HEADER = struct.Struct('<4si2I')
-_MAGIC = b'VTKZ'
+_MAGIC, _INTEGERS = b'VTKZ', b'VTKI'
 _NAME = 'codes'
 SHARD = 2500  # Records of a file; see `vitok.data.records`.
 
 
-def pack(code_Lxc: np.ndarray, label: int) -> bytes:
-  """One record."""
-  return _HEADER.pack(_MAGIC, label, *code_Lxc.shape) + code_Lxc.astype(
-      '<f4').tobytes()
+def pack(code: np.ndarray, label: int, radices: Sequence[int] = ()) -> bytes:
+  """One record: of floats (L, c), or of integers (L, K) with their radices."""
+  header = _HEADER.pack(_INTEGERS if radices else _MAGIC, label, *code.shape)
+  return header + (packing.pack(code, radices) if radices else
+                   code.astype('<f4').tobytes())
 
 
-def unpack(record: bytes) -> tuple[np.ndarray, int]:
-  """The code (L, c) float32 and the label.
+def unpack(record: bytes, radices: Sequence[int] = ()
+           ) -> tuple[np.ndarray, int]:
+  """The code, (L, c) float32 or (L, K) int32, and the label.
 
   Raises:
     ValueError: a record of another kind, or one that is cut off.
   """
-  if not record.startswith(_MAGIC) or len(record) < _HEADER.size:
+  if not record.startswith(_INTEGERS if radices else _MAGIC) or (
+      len(record) < _HEADER.size):
     raise ValueError('is no record of a code')
   _, label, *shape = _HEADER.unpack_from(record)
+  if radices:
+    return packing.unpack(record[_HEADER.size:], shape[:1], radices), label
   code = np.frombuffer(record, '<f4', offset=_HEADER.size)
   return code.reshape(shape).astype(np.float32), label
 
 
 def write(folder: os.PathLike | str, split: str, count: int,
-          rows: Iterable[tuple[np.ndarray, int] | None],
-          facts: dict[str, Any]) -> dict[str, Any]:
+          rows: Iterable[tuple | None], facts: dict[str, Any]
+          ) -> dict[str, Any]:
   """Writes a split; the manifest, without which nothing is read, last.
 
   Args:
     folder: where; made if need be.
     split: name of the split.
     count: of the rows.
-    rows: (code (L, c), label) in the order of the records; None for one that
-      cannot be read and is left out.
-    facts: what the manifest says beside shape, count, mean and deviation.
+    rows: (code (L, c), label), or of a discrete code (code, label, integers
+      (L, K)), in the order of the records; None for one that cannot be read
+      and is left out.
+    facts: what the manifest says beside shape, count, mean and deviation; of a
+      discrete code also its 'radices'.
 
   Returns:
     The manifest.
@@ -76,6 +85,7 @@ def write(folder: os.PathLike | str, split: str, count: int,
     old.unlink()
   shards = -(-count // SHARD)
   writer, written, sums, squares, labelled = None, 0, 0.0, 0.0, False
+  radices = facts.get('radices', ())
   for number, row in enumerate(rows):
     if number % SHARD == 0:
       if writer is not None:
@@ -84,8 +94,9 @@ def write(folder: os.PathLike | str, split: str, count: int,
           _NAME, split, number // SHARD, shards))
     if row is None:
       continue
-    code_Lxc, label = row
-    writer.write(pack(code_Lxc, label))
+    code_Lxc, label, *ids = row
+    stored = ids[0] if radices else code_Lxc
+    writer.write(pack(stored, label, radices))
     labelled |= label != records.NO_LABEL
     exact = code_Lxc.astype(np.float64)
     sums, squares = sums + exact.mean(0), squares + np.square(exact).mean(0)
@@ -95,7 +106,7 @@ def write(folder: os.PathLike | str, split: str, count: int,
   writer.close()
   mean = sums / written
   found = facts | {
-      'count': written, 'shape': list(code_Lxc.shape),
+      'count': written, 'shape': list(stored.shape),
       'labelled': bool(labelled), 'mean': mean.tolist(),
       'deviation': np.sqrt(np.maximum(squares / written - mean**2, 0)).tolist()}
   files.write_text(manifest, json.dumps(found, indent=1) + '\n')
@@ -147,7 +158,8 @@ def statistics(manifests: Sequence[dict[str, Any]],
 
 
 class Codes:
-  """One split of a folder of codes; `read` gives (L, c) float32."""
+  """One split of a folder of codes; `read` gives (L, c) float32, or (L, K)
+  int32 of a discrete code."""
   moving = timed = False
 
   def __init__(self, where, split, resolution, skip_unreadable):
@@ -169,6 +181,8 @@ class Codes:
           f'says {self._manifest["count"]}')
     self.classes = None if self._manifest['labelled'] else 0
     self.code_shape = tuple(self._manifest['shape'])
+    self._radices = tuple(self._manifest.get('radices', ()))
+    self.code_dtype = np.int32 if self._radices else np.float32
     self.fingerprint = folders.hash_of(*sorted(self._manifest.items()))
 
   def __len__(self):
@@ -176,7 +190,7 @@ class Codes:
 
   def read(self, index, rng, choose=None):
     del rng, choose
-    return unpack(self._records[index])
+    return unpack(self._records[index], self._radices)
 
   def name(self, index):
     return f'record {index} of {self._name}'

@@ -57,7 +57,8 @@ class Examples:
     untimed: names of the sources of videos that do not say when their frames
       are shown.
     classes: {source: number of classes}, as its `Source` says.
-    code_shape: (L, c) of the examples if they are codes, or else None.
+    code_shape: (L, c), or (L, K) of integers, of the examples if they are
+      codes, or else None.
     fingerprint: hash of indices and ranges.
   """
 
@@ -131,7 +132,7 @@ class Examples:
     side = self._native.patch if self._native else self._size
     blank = (np.zeros((self._clips.frames, side, side, 3), np.uint8)
              if self.code_shape is None
-             else np.zeros(self.code_shape, np.float32))
+             else np.zeros(self.code_shape, self._sources[0].code_dtype))
     return self._formed(_example(blank, False, number, PAD, NO_LABEL,
                                  int(number != PAD)))
 

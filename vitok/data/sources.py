@@ -36,7 +36,8 @@ class Source(Protocol):
     moving: whether records are videos, as far as the first one tells.
     timed: whether it is known when their frames are shown.
     classes: of the labels; 0: records have none; None: it is not known.
-    code_shape: (L, c), of a source of codes alone.
+    code_shape, code_dtype: (L, c) and float32, or (L, K) and int32, of a source
+      of codes alone.
   """
   fingerprint: str
   moving: bool

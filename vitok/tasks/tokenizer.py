@@ -156,17 +156,26 @@ class Frozen:
 
   def encode(self, frozen: Any, batch: base.Batch,
              keys_B: jax.Array | None) -> jax.Array:
-    """Codes (B, L, c), float32: of images, or those that the batch holds.
+    """Codes (B, L, c), float32: of images, or what the batch holds of them.
 
     Args:
       frozen: what `reference` loads.
-      batch: with 'image' (B, T, H, W, C), or 'code' (B, L, c) from a cache.
+      batch: with 'image' (B, T, H, W, C), or 'code' from a cache: (B, L, c), or
+        the integers (B, L, K) of a discrete code.
       keys_B: (B,) keys of the posterior's samples; `None`: its means.
     """
-    if 'code' in batch:
-      return batch['code']
-    return self.model.apply(frozen['variables'], batch['image'], keys=keys_B,
-                            train=keys_B is not None, method='encode').z
+    if 'code' not in batch:
+      return self.code(frozen, batch['image'], keys_B).z
+    if jnp.issubdtype(batch['code'].dtype, jnp.integer):
+      return self.model.apply(frozen['variables'], batch['code'],
+                              method='from_codes')
+    return batch['code']
+
+  def code(self, frozen: Any, image: jax.Array, keys_B: jax.Array | None
+           ) -> models.Code:
+    """The `Code` of images; arguments as for `encode`."""
+    return self.model.apply(frozen['variables'], image, keys=keys_B,
+                            train=keys_B is not None, method='encode')
 
   def decode(self, frozen: Any, z_BxLxc: jax.Array) -> jax.Array:
     """Images (B, T, H, W, C) of codes, about [-1, 1], not clipped."""
