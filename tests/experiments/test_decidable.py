@@ -95,7 +95,7 @@ def ideal(rows):
         gfid=10 * 2**(0.2 * log(row, 'encoder_parameters') + small()))
 
 
-@pytest.mark.parametrize('preset', ['gpu1', 'gpu', 'paper'])
+@pytest.mark.parametrize('preset', ['gpu1', 'paper'])
 @pytest.mark.parametrize('file', [
     file for file in FILES if file.stem != 'forecast'],  # Of one run.
     ids=lambda file: file.stem)

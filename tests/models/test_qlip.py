@@ -83,7 +83,7 @@ def test_unrolled_and_rematerialised_layers_equal_the_scan():
     return _jit(jax.grad(loss))(variables)
   looped = grads()
   assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(looped))
-  for options in ({'scan': False}, {'remat': 'full'}, {'remat': 'dots'}):
+  for options in ({'scan': False}, {'remat': 'full'}):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(
         a, b, atol=2e-5 * np.abs(a).max()), looped, grads(**options))
 

@@ -19,7 +19,7 @@ from vitok.training import mesh, program, step
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / 'configs').glob('*.py'))
 EXPERIMENTS = sorted((ROOT / 'experiments').glob('*.py'))
-PRESETS = ('cpu', 'gpu1', 'paper')  # Only numbers differ in ':gpu'.
+PRESETS = ('cpu', 'paper')  # Only numbers differ in the others.
 
 
 def _trace(config):
