@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 import jax
@@ -37,6 +38,14 @@ def train(config, workdir, say=lambda line: None):
   """What `trainer.train` returns, on one device."""
   compiled(config)
   return trainer.train(config, workdir, programs=PROGRAMS, say=say)
+
+
+def resume(config, workdir, again, step=4):
+  """Trains a copy of a finished run on, without its checkpoint of `step`."""
+  shutil.copytree(workdir, again)
+  (again / trainer.DONE).unlink()
+  shutil.rmtree(again / f'checkpoints/{step}')
+  train(config, again)
 
 
 def make(workdir, steps=(3,), **changes):

@@ -1,7 +1,6 @@
 """Auto-encoders of discrete codes: trained, resumed, opened, decoded."""
 
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from vitok import data, encode, errors, models, tasks
 from vitok.data import codes, packing
 from vitok.interop import saved
 from vitok.tasks import objective
-from vitok.training import step, trainer
+from vitok.training import step
 
 KINDS = {
     'vq': {'model.name': 'A-A/1x8x4', 'model.bottleneck': 'vq',
@@ -62,10 +61,7 @@ def test_a_resumed_run_is_the_run_with_its_codebook_and_counts(
     trained, tmp_path):
   kind, workdir = trained
   again = tmp_path / 'again'
-  shutil.copytree(workdir, again)
-  (again / trainer.DONE).unlink()
-  shutil.rmtree(again / 'checkpoints/4')
-  tiny_run.train(config(kind), again)
+  tiny_run.resume(config(kind), workdir, again)
   runs.assert_same(again, workdir)
   stats, _, _ = saved.restore_params(again, 'autoencoder', field='stats')
   counts = stats['stats']['bottleneck']['counts']

@@ -1,7 +1,6 @@
 """A generator of codes: what it is trained on, and samples that are its own."""
 
 import json
-import shutil
 import signal
 
 import jax
@@ -212,10 +211,7 @@ def test_the_tokenizer_is_in_no_checkpoint_but_its_hash_is(place, trained):
 def test_a_resumed_run_is_the_run_and_takes_no_other_tokenizer(
     place, trained, tmp_path):
   again = tmp_path / 'again'
-  shutil.copytree(trained, again)
-  (again / trainer.DONE).unlink()
-  shutil.rmtree(again / 'checkpoints/4')
-  tiny_run.train(guided(place), again)
+  tiny_run.resume(guided(place), trained, again)
   runs.assert_same(again, trained)
   (again / trainer.DONE).unlink()
   other = tmp_path / 'tokenizer'

@@ -9,7 +9,7 @@ from vitok.models.autoencoder import AutoEncoder, Patches
 from vitok.models.bottlenecks import BOTTLENECKS, Code
 
 __all__ = ('AutoEncoder', 'BOTTLENECKS', 'Code', 'Patches', 'arithmetic',
-           'build', 'radices')
+           'build', 'radices', 'spec')
 
 _CHOICES = {
     'mlp': layers.MLPS,
@@ -64,6 +64,12 @@ def arithmetic(model) -> dict[str, Any]:
   return {name: model[name] for name in accounting.OPTIONS} | (
       BOTTLENECKS[model.bottleneck].arithmetic(
           sizes.from_config(model).channels, _options(model)))
+
+
+def spec(model, frames: int, resolution: int) -> accounting.Spec:
+  """What the accounting takes `config.model` for, on clips of such a shape."""
+  return accounting.Spec(sizes.from_config(model), frames, resolution,
+                         **arithmetic(model))
 
 
 def radices(model) -> tuple[int, ...]:

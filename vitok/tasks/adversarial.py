@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from flax.core import meta
 
-from vitok import accounting, errors, models
 from vitok import config as config_lib
+from vitok import errors, models
 from vitok.accounting import flops as flops_lib
 from vitok.interop import saved
 from vitok.losses import adversarial, schedules
@@ -277,9 +277,8 @@ class Adversarial(reconstruction.Reconstruction):
     their backward pass, and the gradient of the code."""
     data_ = self._config.data
     flops, parts = cost['flops'], cost['flops']['by_part']
-    up = 2 * flops_lib.up(accounting.Spec(
-        self.model.size, data_.frames, data_.resolution,
-        **models.arithmetic(self._config.model)))
+    up = 2 * flops_lib.up(models.spec(
+        self._config.model, data_.frames, data_.resolution))
     kept = {'encoder': parts['forward']['encoder'],
             'bottleneck': parts['forward']['bottleneck'] + up}
     spared = sum(parts['train_step'][part] - n for part, n in kept.items())

@@ -189,9 +189,7 @@ class Frozen:
         **models.arithmetic(model))
     parts = cost['flops']['by_part']['forward']
     # The rest of the bottleneck is the encoder's.
-    up = 2 * flops.up(accounting.Spec(
-        self.model.size, shape.frames, shape.resolution,
-        **models.arithmetic(model)))
+    up = 2 * flops.up(models.spec(model, shape.frames, shape.resolution))
     return {'parameters': cost['parameters'],
             'encode': parts['encoder'] + parts['bottleneck'] - up,
             'decode': parts['decoder'] + up}

@@ -33,7 +33,6 @@ import jax.numpy as jnp
 from vitok import errors
 from vitok.models.bottlenecks import discrete
 
-_TINY = 1e-12  # Square of the shortest vector that has a direction.
 _LEAST = 1e-30  # Probability of a code that still has a logarithm.
 
 
@@ -109,8 +108,7 @@ class BSQ(LFQ):
     return self.entry
 
   def prepare(self, u_BxLxc):
-    square = jnp.square(u_BxLxc).sum(-1, keepdims=True)
-    return self.parts(u_BxLxc * jax.lax.rsqrt(jnp.maximum(square, _TINY)))
+    return self.parts(discrete.unit(u_BxLxc))
 
 
 def _entropy(logit):

@@ -38,6 +38,7 @@ from vitok.models.bottlenecks import base
 
 MOST = 2**18  # Codes of one integer, whose shares are counted.
 _USED = 0.1  # Of an even share, from which on a code counts as used.
+_TINY = 1e-12  # Square of the shortest vector that has a direction.
 _STREAM = 1000  # Of an example's key; tasks and models have lower numbers.
 COLLECTION = 'stats'
 _PRODUCT = 'config.model.quantizer.product'
@@ -179,6 +180,12 @@ def check_parts(channels: int, options: Mapping[str, Any]) -> None:
 
 def _joined(x_BxLxPxd):
   return x_BxLxPxd.reshape(*x_BxLxPxd.shape[:-2], -1)
+
+
+def unit(x: jax.Array) -> jax.Array:
+  """Vectors of the last axis at length 1; zero stays zero."""
+  square = jnp.square(x).sum(-1, keepdims=True)
+  return x * jax.lax.rsqrt(jnp.maximum(square, _TINY))
 
 
 def of_example(x_BxLxPxd: jax.Array) -> jax.Array:

@@ -35,7 +35,6 @@ from vitok.models.bottlenecks import discrete
 DISTANCES = ('euclidean', 'cosine')
 UPDATES = ('ema', 'gradient')
 _KEY = 'config.model.quantizer'
-_TINY = 1e-12  # Square of the shortest vector that has a direction.
 _LOST = 1e-20  # A share below which an entry's mean is out of float32's reach.
 
 
@@ -182,7 +181,4 @@ class VQ(discrete.Discrete):
     return self._scaled(entries[stage])
 
   def _scaled(self, x):
-    if self.options['distance'] == 'euclidean':
-      return x
-    square = jnp.square(x).sum(-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(square, _TINY))
+    return x if self.options['distance'] == 'euclidean' else discrete.unit(x)
