@@ -4,15 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from vitok import config as config_lib
-from vitok import models, sizes
-from vitok.accounting import parameters
+from vitok import models
 from vitok.training import mesh as mesh_lib
-
-
-def spec_of(model, frames, resolution):
-  """The accounting's `Spec` of `config.model`."""
-  return parameters.Spec(sizes.from_config(model), frames, resolution,
-                         **models.arithmetic(model))
 
 
 def lowered(name, resolution, *, frames=1, batch=1, train=False, scan=False,
@@ -52,7 +45,7 @@ def lowered(name, resolution, *, frames=1, batch=1, train=False, scan=False,
   program = (jax.value_and_grad(loss, has_aux=True) if train
              else lambda *args: forward(*args)[0][0])
   return (jax.jit(program).lower(params, image, keys),
-          spec_of(config, frames, resolution))
+          models.spec(config, frames, resolution))
 
 
 def compiled(name, resolution, **options):

@@ -67,7 +67,7 @@ def boxed_parameters(name):
   image = jax.ShapeDtypeStruct((1, 1, 64, 64, 3), 'float32')
   model = models.build(config, frames=1, resolution=64)
   return (jax.eval_shape(model.init, jax.random.key(0), image)['params'],
-          programs.spec_of(config, 1, 64))
+          models.spec(config, 1, 64))
 
 
 @pytest.mark.parametrize('mesh', [

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import pytest
 from flax import linen as nn
 
-from tests.accounting import programs
 from vitok import config as config_lib
 from vitok import models, sizes
 from vitok.accounting import parameters
@@ -45,7 +44,7 @@ def test_every_pair_of_choices_is_the_module_tree(
   if bottleneck == 'fsq':
     config.quantizer.levels = 8 * (3,)
   made = {p.path: (p.shape, p.axes) for p in parameters.parameters(
-      programs.spec_of(config, frames, 16))}
+      models.spec(config, frames, 16))}
   assert made == real(config, frames, 16)
 
 
@@ -55,7 +54,7 @@ def test_a_codebook_is_a_parameter_where_gradients_train_it(update):
   config.update(name='F-P/1x8x8', bottleneck='vq')
   config.quantizer.update(update=update, size=20, product=2, residual=3)
   made = {p.path: (p.shape, p.axes) for p in parameters.parameters(
-      programs.spec_of(config, 1, 16))}
+      models.spec(config, 1, 16))}
   assert made == real(config, 1, 16)
   assert ('bottleneck/codebook' in made) == (update == 'gradient')
 
@@ -69,7 +68,7 @@ def test_every_form_of_block_is_the_module_tree(block, change):
   config = config_lib.default().model
   config.update(name='F-P/8', block=block, **change)
   made = {p.path: (p.shape, p.axes)
-          for p in parameters.parameters(programs.spec_of(config, 1, 16))}
+          for p in parameters.parameters(models.spec(config, 1, 16))}
   assert made == real(config, 1, 16)
 
 
@@ -79,7 +78,7 @@ def test_every_form_of_block_is_the_module_tree(block, change):
 def test_every_variant_of_the_code_is_the_module_tree(change, position):
   config = config_lib.default().model
   config.update(dict(name='F-P/8', positions=position) | change)
-  made = parameters.parameters(programs.spec_of(config, 1, 16))
+  made = parameters.parameters(models.spec(config, 1, 16))
   assert {p.path: (p.shape, p.axes) for p in made} == real(config, 1, 16)
   counts = parameters.count(made)
   assert counts['total'] == sum(p.size for p in made)
@@ -108,7 +107,7 @@ def test_every_part_of_qlip_alone_and_together_is_the_module_tree(change):
   config = config_lib.default().model
   config.update(dict(name='Ff50-Pf90/8') | change)
   made = {p.path: (p.shape, p.axes)
-          for p in parameters.parameters(programs.spec_of(config, 1, 16))}
+          for p in parameters.parameters(models.spec(config, 1, 16))}
   assert made == real(config, 1, 16)
 
 
@@ -120,7 +119,7 @@ def test_qlip_has_the_released_numbers_of_parameters(
     size, encoder, bottleneck, decoder):
   config = config_lib.load(f'{ROOT}/configs/qlip.py:{size}')
   model, side = config.model, config.data.resolution
-  made = parameters.parameters(programs.spec_of(model, 1, side))
+  made = parameters.parameters(models.spec(model, 1, side))
   expected = dict(encoder=encoder, bottleneck=bottleneck, decoder=decoder)
   assert parameters.count(made) == expected | {
       'total': sum(expected.values())}

@@ -72,7 +72,7 @@ def test_a_time_step_alone_needs_less_work_and_memory():
   for window in (0, 1, 2):
     conf = config.default().model
     conf.update(name='A-A/1x4', window=window, positions='rope1d')
-    made[window] = programs.spec_of(conf, 4, 32)
+    made[window] = models.spec(conf, 4, 32)
   assert [made[w].attended('encoder') for w in (0, 1, 2)] == [256, 64, 128]
   assert made[0].tokens == made[1].tokens
   difference = 2 * 256 * (256 - 64) * 96 * 2  # Products of two blocks.
